@@ -1,0 +1,317 @@
+//! The configuration: one typed struct, parsed once at the edge (Rule 9).
+//!
+//! Every key is optional. `systemd/corecast.toml` shows each with its default; a test keeps the two
+//! equal. Flags beat `CORECAST_*` variables beat the file (`config::load`).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Client addresses; every shard listens on each.
+    pub listen: Vec<SocketAddr>,
+    /// How many shards; 0 is one per available core.
+    pub shards: u16,
+    /// The Unix socket.
+    pub control: Control,
+    /// Sizes and counts.
+    pub limits: Limits,
+    /// Durations.
+    pub timeouts: Timeouts,
+    /// What is kept for resuming.
+    pub history: History,
+    /// Who may connect.
+    pub auth: Auth,
+    /// Browser-facing switches.
+    pub web: Web,
+    /// What is logged.
+    pub log: Log,
+    /// The admin listener (reserved; no keys yet).
+    pub admin: Admin,
+}
+
+/// `[control]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Control {
+    /// Path; empty is the default for this user (contract section 3).
+    pub socket: PathBuf,
+    /// Peers' uids that may command; with `allow_gids` empty too, whoever may open the socket.
+    pub allow_uids: Vec<u32>,
+    /// Peers' gids that may command.
+    pub allow_gids: Vec<u32>,
+    /// Most clients at once; one more is answered `busy`.
+    pub clients: u32,
+    /// Most reply bytes a client may leave unread before it is closed.
+    pub reply_bytes: ByteSize,
+    /// Longest line, body or binary frame.
+    pub body_bytes: ByteSize,
+    /// Longest wait for the rest of a request that has begun.
+    #[serde(with = "duration")]
+    pub request_timeout: Duration,
+    /// Most commands waiting for one shard; one more is answered `busy`.
+    pub mailbox_messages: u32,
+    /// Most payload bytes waiting for one shard; more is answered `busy`.
+    pub mailbox_bytes: ByteSize,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Longest request head.
+    pub head_bytes: ByteSize,
+    /// Most header lines.
+    pub header_lines: u32,
+    /// Longest request target.
+    pub target_bytes: ByteSize,
+    /// Longest message, in either direction.
+    pub message_bytes: ByteSize,
+    /// Most fragments of one message.
+    pub fragments: u32,
+    /// Most topics of one connection.
+    pub topics_per_connection: u32,
+    /// How far a connection may lag.
+    pub send_backlog_bytes: ByteSize,
+    /// SO_SNDBUF, set on the listener.
+    pub socket_send_bytes: ByteSize,
+    /// Most established clients; 0 is what the descriptor limit leaves (contract section 2).
+    pub connections: u32,
+    /// Most connections from one address; 0 is no limit.
+    pub connections_per_address: u32,
+    /// Networks exempt from `connections_per_address`.
+    pub trusted: Vec<ipnet::IpNet>,
+    /// New connections per second and shard, with a burst of twice that; 0 is no limit.
+    pub connects_per_second: u32,
+    /// Data messages per second from one client, with a burst of twice that; 0 is no limit.
+    pub uplinks_per_second: u32,
+}
+
+/// `[timeouts]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// Accept to complete request head and known identity.
+    #[serde(with = "duration")]
+    pub handshake: Duration,
+    /// First to last fragment of one message.
+    #[serde(with = "duration")]
+    pub message: Duration,
+    /// No progress while bytes wait to be sent.
+    #[serde(with = "duration")]
+    pub send: Duration,
+    /// Our close frame or refusal to the peer's end of the connection.
+    #[serde(with = "duration")]
+    pub close: Duration,
+    /// Ping period where the client asks for none.
+    #[serde(with = "duration")]
+    pub heartbeat: Duration,
+    /// Shortest period a client may ask for.
+    #[serde(with = "duration")]
+    pub heartbeat_min: Duration,
+    /// Longest period a client may ask for.
+    #[serde(with = "duration")]
+    pub heartbeat_max: Duration,
+    /// Ping to pong.
+    #[serde(with = "duration")]
+    pub pong: Duration,
+    /// Over how long a drain spreads the clients' return.
+    #[serde(with = "duration")]
+    pub drain: Duration,
+}
+
+/// `[history]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct History {
+    /// Messages kept per topic or user.
+    pub messages: u32,
+    /// Payload bytes kept per shard.
+    pub bytes: ByteSize,
+    /// How long a message is kept.
+    #[serde(with = "duration")]
+    pub age: Duration,
+}
+
+/// How a client proves who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMode {
+    /// It is believed: `user=` in the query.
+    Open,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// Absent is `open`, and refused at start on a listener that is not loopback: there the file has
+    /// to name it.
+    pub mode: Option<AuthMode>,
+    /// Whether a client without a user may connect.
+    pub anonymous: bool,
+}
+
+/// `[web]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Web {
+    /// Serve `GET /echo`, on loopback listeners.
+    pub echo: bool,
+    /// Serve `GET /echo` on every listener.
+    pub echo_public: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// A tracing filter: `info`, `debug`, `corecast::shard=debug,info`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {}
+
+/// A size in bytes; written `"64KiB"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+impl ByteSize {
+    /// As a length in memory.
+    pub fn bytes(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u64::deserialize(deserializer).map(Self)
+    }
+}
+
+mod duration {
+    use super::*;
+    pub fn serialize<S: serde::Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&humantime::format_duration(*value).to_string())
+    }
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            shards: 0,
+            control: Control::default(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            history: History::default(),
+            auth: Auth::default(),
+            web: Web::default(),
+            log: Log::default(),
+            admin: Admin::default(),
+        }
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::new(),
+            allow_uids: Vec::new(),
+            allow_gids: Vec::new(),
+            clients: 64,
+            reply_bytes: ByteSize(MIB),
+            body_bytes: ByteSize(16 * MIB),
+            request_timeout: Duration::from_secs(10),
+            mailbox_messages: 65_536,
+            mailbox_bytes: ByteSize(64 * MIB),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes: ByteSize(8 * KIB),
+            header_lines: 64,
+            target_bytes: ByteSize(2 * KIB),
+            message_bytes: ByteSize(64 * KIB),
+            fragments: 4096,
+            topics_per_connection: 128,
+            send_backlog_bytes: ByteSize(MIB),
+            socket_send_bytes: ByteSize(32 * KIB),
+            connections: 0,
+            connections_per_address: 0,
+            trusted: Vec::new(),
+            connects_per_second: 2000,
+            uplinks_per_second: 20,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            message: Duration::from_secs(30),
+            send: Duration::from_secs(10),
+            close: Duration::from_secs(5),
+            heartbeat: Duration::from_secs(60),
+            heartbeat_min: Duration::from_secs(10),
+            heartbeat_max: Duration::from_secs(600),
+            pong: Duration::from_secs(10),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { messages: 1024, bytes: ByteSize(64 * MIB), age: Duration::from_secs(600) }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { mode: None, anonymous: true }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}

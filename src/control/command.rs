@@ -1,0 +1,225 @@
+//! What local programs may ask of the gateway, and what they get: shared by both control protocols,
+//! the client library and the command line.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::message::{ConnId, Kind, Position, Target, Topic, UserId};
+use crate::shard::mailbox::Presence;
+use crate::stats::ShardStats;
+
+/// One push, as asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Push {
+    /// Whom it is for.
+    pub target: Target,
+    /// What the payload is; checked by the gateway.
+    pub kind: Kind,
+    /// At most `limits.message_bytes`.
+    pub payload: Bytes,
+    /// The event name, for event streams: no CR, LF or NUL.
+    pub event: Option<String>,
+    /// Not delivered later than this after acceptance, in milliseconds.
+    pub ttl_ms: Option<u64>,
+    /// Idempotency key: for 5 minutes the same key gets the first answer and pushes nothing.
+    pub id: Option<String>,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Command {
+    /// One push: `Answer::Pushed`.
+    Push(Push),
+    /// Several, in order, each accepted or refused by itself: `Answer::Batch`.
+    PushBatch(Vec<Push>),
+    /// A user's connections: `Answer::Presence`.
+    Presence(UserId),
+    /// Close all of a user's connections: `Answer::Closed`.
+    KickUser {
+        /// Whose.
+        user: UserId,
+        /// 1000 or 4000 to 4999; 4500 unless given.
+        code: Option<u16>,
+        /// At most 123 bytes.
+        reason: Option<String>,
+    },
+    /// Close one connection: `Answer::Closed`.
+    KickConnection {
+        /// Which.
+        connection: ConnId,
+        /// 1000 or 4000 to 4999; 4500 unless given.
+        code: Option<u16>,
+        /// At most 123 bytes.
+        reason: Option<String>,
+    },
+    /// Subscribe all of a user's connections: `Answer::Bound`.
+    Bind {
+        /// Whose.
+        user: UserId,
+        /// To what.
+        topic: Topic,
+    },
+    /// The opposite: `Answer::Bound`.
+    Unbind {
+        /// Whose.
+        user: UserId,
+        /// From what.
+        topic: Topic,
+    },
+    /// All topics with subscribers: `Answer::Topics`.
+    Topics,
+    /// One topic: `Answer::Topics` with one entry.
+    Topic(Topic),
+    /// `Answer::Stats`.
+    Stats,
+    /// A stream of `Answer::Event` under the same correlation id, until the connection ends.
+    Events {
+        /// `shard::mailbox::event_mask` bits.
+        mask: u64,
+    },
+    /// A stream of `Answer::Drain` until the gateway exits.
+    Drain {
+        /// `timeouts.drain` unless given.
+        within_ms: Option<u64>,
+    },
+    /// `Answer::Version`.
+    Version,
+}
+
+/// What comes back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// The push was accepted.
+    Pushed(Pushed),
+    /// What became of each push of a batch.
+    Batch(BatchAnswer),
+    /// A user's connections.
+    Presence(Vec<Presence>),
+    /// How many connections were closed.
+    Closed(u64),
+    /// How many connections were bound or unbound.
+    Bound(u64),
+    /// Topics and subscribers over all shards.
+    Topics(Vec<TopicAnswer>),
+    /// The counters.
+    Stats(Box<Stats>),
+    /// One event as its JSON line, without the newline.
+    Event(String),
+    /// How a drain goes on.
+    Drain(DrainProgress),
+    /// The gateway's version.
+    Version(String),
+}
+
+/// An accepted push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pushed {
+    /// Where it stands.
+    pub position: Position,
+    /// Live connections that it was handed to.
+    pub connections: u64,
+}
+
+/// A batch of pushes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BatchAnswer {
+    /// How many were accepted.
+    pub accepted: u64,
+    /// How many were refused.
+    pub refused: u64,
+    /// The refused ones.
+    pub errors: Vec<BatchError>,
+    /// Of the last accepted one.
+    pub position: Option<Position>,
+    /// Live connections reached, over all accepted ones.
+    pub connections: u64,
+}
+
+/// One refused push of a batch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BatchError {
+    /// Which, counted from 1.
+    pub line: u64,
+    /// As in `CommandError`.
+    pub code: ErrorCode,
+    /// As in `CommandError`.
+    pub message: String,
+}
+
+/// One topic over all shards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicAnswer {
+    /// The topic.
+    pub topic: Topic,
+    /// Connections subscribed.
+    pub connections: u64,
+    /// Of its newest message that is held; `None` where none is.
+    pub position: Option<Position>,
+}
+
+/// All counters.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stats {
+    /// Program version.
+    pub version: String,
+    /// Seconds since start.
+    pub uptime_s: u64,
+    /// The newest position given out.
+    pub position: Position,
+    /// Whether it drains.
+    pub draining: bool,
+    /// Pushes accepted, and refused by the sequencer (`busy` among them).
+    pub accepted: u64,
+    /// See `accepted`.
+    pub refused: u64,
+    /// Of `refused`: for want of room in a mailbox.
+    pub busy: u64,
+    /// Control clients connected now.
+    pub control_clients: u64,
+    /// Each shard's.
+    pub shards: Vec<ShardStats>,
+}
+
+/// How a drain goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainProgress {
+    /// Clients still connected.
+    pub connections: u64,
+    /// Milliseconds since the drain began.
+    pub elapsed_ms: u64,
+}
+
+/// The caller's fault, or `busy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// Malformed request.
+    BadRequest,
+    /// No such path.
+    NotFound,
+    /// Path exists, method does not.
+    MethodNotAllowed,
+    /// `to` is missing or malformed, or a connection id is.
+    BadTarget,
+    /// Not a user id.
+    BadUser,
+    /// Not a topic.
+    BadTopic,
+    /// Payload is not what its kind says, or an event name has CR, LF or NUL.
+    BadPayload,
+    /// Payload or body over the limit.
+    TooLarge,
+    /// Nothing was accepted; try again.
+    Busy,
+    /// This peer may not command.
+    Forbidden,
+}
+
+/// A refused command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CommandError {
+    /// Which kind.
+    pub code: ErrorCode,
+    /// For people.
+    pub message: String,
+}

@@ -1,0 +1,2 @@
+//! The control socket: commands in, answers out.
+pub mod command;

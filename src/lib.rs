@@ -1,0 +1,8 @@
+//! Corecast, a push gateway for Linux.
+pub mod client;
+pub mod config;
+pub mod control;
+pub mod message;
+pub mod shard;
+pub mod stats;
+pub mod wire;

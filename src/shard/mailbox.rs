@@ -1,0 +1,353 @@
+//! How control reaches a shard, shards reach each other, and a shard answers.
+//!
+//! Bounded everywhere (Rule 3). Control is the only sender of letters, so that "there is room on
+//! every shard" stays true until it has posted to all of them: a push is accepted whole or not at all.
+//! A sleeping shard is woken through the same eventfd that its ring signals.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::{ConnId, Message, Topic, UserId};
+use crate::stats::{CloseReason, ShardStats};
+use crate::wire::session::Opening;
+
+/// Joins the answers of several shards to the command that asked; given by control.
+pub type Ticket = u64;
+
+/// From control to one shard.
+#[derive(Debug)]
+pub enum Letter {
+    /// Deliver this; answered by `Reply::Delivered`.
+    Push {
+        /// Joins the reply.
+        ticket: Ticket,
+        /// What to deliver; positions ascend from letter to letter.
+        message: Arc<Message>,
+    },
+    /// Do or tell this; answered by the reply named at each request.
+    Ask {
+        /// Joins the reply.
+        ticket: Ticket,
+        /// What is asked.
+        request: Request,
+    },
+}
+
+/// What control asks of a shard.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// The user's connections, to the owner: `Reply::Presence`.
+    Presence(UserId),
+    /// Close all connections of the user, to the owner: `Reply::Closed`.
+    KickUser {
+        /// Whose.
+        user: UserId,
+        /// WebSocket close code: 1000 or 4000 to 4999.
+        code: u16,
+        /// At most 123 bytes.
+        reason: String,
+    },
+    /// Close one connection: `Reply::Closed`.
+    KickConnection {
+        /// Which.
+        connection: ConnId,
+        /// WebSocket close code: 1000 or 4000 to 4999.
+        code: u16,
+        /// At most 123 bytes.
+        reason: String,
+    },
+    /// Subscribe all of the user's present connections, to the owner: `Reply::Bound`.
+    Bind {
+        /// Whose.
+        user: UserId,
+        /// To what.
+        topic: Topic,
+    },
+    /// The opposite of `Bind`: `Reply::Bound`.
+    Unbind {
+        /// Whose.
+        user: UserId,
+        /// From what.
+        topic: Topic,
+    },
+    /// Every topic with a subscriber: `Reply::Topics`.
+    Topics,
+    /// One topic, present or not: `Reply::Topics` with at most one entry.
+    Topic(Topic),
+    /// `Reply::Stats`.
+    Stats,
+    /// Refuse new clients and tell the present ones to come back, spread over `within_ms`:
+    /// `Reply::Done` at once; progress is seen in `ShardStats::connections`.
+    Drain {
+        /// Over how long, in milliseconds.
+        within_ms: u64,
+    },
+    /// Close everything and end the shard: `Reply::Done`, then the thread ends.
+    Stop,
+}
+
+/// A shard's answer to one letter.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// How many live connections the message was handed to here.
+    Delivered(u32),
+    /// The user's connections here.
+    Presence(Vec<Presence>),
+    /// How many connections were closed.
+    Closed(u32),
+    /// How many connections were bound or unbound.
+    Bound(u32),
+    /// Topics and their subscribers here.
+    Topics(Vec<TopicCount>),
+    /// A snapshot of the counters.
+    Stats(Box<ShardStats>),
+    /// Nothing to tell.
+    Done,
+}
+
+/// One live connection as `who` shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Presence {
+    /// The connection.
+    pub id: ConnId,
+    /// `ws` today.
+    pub transport: String,
+    /// `ip:port` of the peer.
+    pub remote: String,
+    /// Unix time in milliseconds.
+    pub connected_at: u64,
+    /// What it is subscribed to.
+    pub topics: Vec<Topic>,
+}
+
+/// A topic's subscribers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TopicCount {
+    /// The topic.
+    pub topic: Topic,
+    /// Connections subscribed now.
+    pub connections: u64,
+    /// Seq of the newest message held for it, 0 where none is.
+    pub seq: u64,
+}
+
+/// From a shard to control.
+#[derive(Debug)]
+pub enum Report {
+    /// The answer to a letter.
+    Reply {
+        /// Of that letter.
+        ticket: Ticket,
+        /// What it answers.
+        reply: Reply,
+    },
+    /// Something a listener of `/v1/events` may want to know.
+    Event(Event),
+    /// The shard has ended after `Request::Stop`.
+    Stopped,
+}
+
+/// What happened to a connection, for `/v1/events`.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The connection.
+    pub connection: ConnId,
+    /// Its user, unless anonymous.
+    pub user: Option<UserId>,
+    /// Unix time in milliseconds.
+    pub at_ms: u64,
+    /// What.
+    pub what: Happening,
+}
+
+/// The kinds of events.
+#[derive(Clone, Debug)]
+pub enum Happening {
+    /// A client was established.
+    Connect {
+        /// `ws` today.
+        transport: &'static str,
+        /// `ip:port`.
+        remote: String,
+        /// Its first topics.
+        topics: Vec<Topic>,
+    },
+    /// An established client ended.
+    Disconnect {
+        /// Why.
+        reason: CloseReason,
+        /// The WebSocket close code sent or received, where there was one.
+        code: Option<u16>,
+    },
+    /// A data message from a client.
+    Uplink {
+        /// The topic it names, under `corecast.v1`.
+        topic: Option<Topic>,
+        /// Text (UTF-8) or JSON, or binary.
+        kind: crate::message::Kind,
+        /// The payload.
+        data: bytes::Bytes,
+    },
+}
+
+/// Bits of `Gate::events_wanted`, one per kind of `Happening`.
+pub mod event_mask {
+    /// `Happening::Connect`.
+    pub const CONNECT: u64 = 1;
+    /// `Happening::Disconnect`.
+    pub const DISCONNECT: u64 = 2;
+    /// `Happening::Uplink`.
+    pub const UPLINK: u64 = 4;
+}
+
+/// A connection on its way to the shard that owns its user.
+#[derive(Debug)]
+pub struct Handover {
+    /// The socket; nothing is armed on it any more.
+    pub socket: OwnedFd,
+    /// The validated request.
+    pub opening: Opening,
+    /// Bytes already read behind the request head.
+    pub unread: Vec<u8>,
+}
+
+/// The few words that all shards and control share; written rarely, read without waiting.
+#[derive(Debug, Default)]
+pub struct Gate {
+    /// Newest seq given out, stored before the message is posted.
+    pub last_seq: AtomicU64,
+    /// New clients are refused with `draining`.
+    pub draining: AtomicBool,
+    /// Established clients over all shards, against `limits.connections`.
+    pub established: AtomicU64,
+    /// Which events anybody listens for (`event_mask`).
+    pub events_wanted: AtomicU64,
+}
+
+/// Why a letter was not taken: the shard's mailbox is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// The sending side of one shard's mailbox. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Mailbox {
+    letters: flume::Sender<Letter>,
+    handovers: flume::Sender<Handover>,
+    waker: Arc<Waker>,
+}
+
+/// The shard's own side.
+#[derive(Debug)]
+pub struct Inbox {
+    letters: flume::Receiver<Letter>,
+    handovers: flume::Receiver<Handover>,
+    waker: Arc<Waker>,
+}
+
+#[derive(Debug)]
+struct Waker {
+    eventfd: OwnedFd,
+    asleep: AtomicBool,
+    payload_bytes: AtomicUsize,
+    payload_bytes_max: usize,
+}
+
+/// Most hand-overs waiting for one shard; beyond it the client is refused with `overloaded`.
+const HANDOVERS_MAX: usize = 4096;
+
+/// Makes both sides. At most `letters_max` letters and `payload_bytes_max` bytes of payload wait.
+///
+/// Errors: the eventfd could not be made (descriptor limit).
+pub fn mailbox(letters_max: usize, payload_bytes_max: usize) -> std::io::Result<(Mailbox, Inbox)> {
+    // Blocking on purpose: io_uring turns a read of a non-blocking descriptor into EAGAIN.
+    let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+    let waker = Arc::new(Waker {
+        eventfd,
+        asleep: AtomicBool::new(false),
+        payload_bytes: AtomicUsize::new(0),
+        payload_bytes_max,
+    });
+    let (letters, letters_in) = flume::bounded(letters_max);
+    let (handovers, handovers_in) = flume::bounded(HANDOVERS_MAX);
+    let inbox = Inbox { letters: letters_in, handovers: handovers_in, waker: waker.clone() };
+    Ok((Mailbox { letters, handovers, waker }, inbox))
+}
+
+impl Waker {
+    fn wake(&self) {
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            // Cannot fail: the counter would have to reach 2^64 - 1.
+            let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Mailbox {
+    /// Whether a letter with so much payload would be taken now. Control is the only sender, so the
+    /// answer stays true until it posts.
+    pub fn has_room(&self, payload_bytes: usize) -> bool {
+        let waiting = self.waker.payload_bytes.load(Ordering::Relaxed);
+        !self.letters.is_full() && (waiting == 0 || waiting + payload_bytes <= self.waker.payload_bytes_max)
+    }
+
+    /// Posts a letter and wakes the shard. Errors: `Full`, also when the shard has ended.
+    pub fn post(&self, letter: Letter) -> Result<(), Full> {
+        if let Letter::Push { message, .. } = &letter {
+            self.waker.payload_bytes.fetch_add(message.payload().len(), Ordering::Relaxed);
+        }
+        self.letters.try_send(letter).map_err(|refused| {
+            if let Letter::Push { message, .. } = refused.into_inner() {
+                self.waker.payload_bytes.fetch_sub(message.payload().len(), Ordering::Relaxed);
+            }
+            Full
+        })?;
+        self.waker.wake();
+        Ok(())
+    }
+
+    /// Hands a connection over. Errors: gives it back when the shard does not keep up.
+    pub fn hand_over(&self, handover: Handover) -> Result<(), Handover> {
+        self.handovers.try_send(handover).map_err(flume::TrySendError::into_inner)?;
+        self.waker.wake();
+        Ok(())
+    }
+}
+
+impl Inbox {
+    /// The next letter, if one waits.
+    pub fn letter(&self) -> Option<Letter> {
+        let letter = self.letters.try_recv().ok()?;
+        if let Letter::Push { message, .. } = &letter {
+            self.waker.payload_bytes.fetch_sub(message.payload().len(), Ordering::Relaxed);
+        }
+        Some(letter)
+    }
+
+    /// The next connection handed over, if one waits.
+    pub fn handover(&self) -> Option<Handover> {
+        self.handovers.try_recv().ok()
+    }
+
+    /// Whether anything waits.
+    pub fn is_empty(&self) -> bool {
+        self.letters.is_empty() && self.handovers.is_empty()
+    }
+
+    /// The descriptor that the ring signals and that this shard sleeps on.
+    pub fn eventfd(&self) -> &OwnedFd {
+        &self.waker.eventfd
+    }
+
+    /// Announces sleep. Call `is_empty` after it: what is posted later will signal the eventfd.
+    pub fn fall_asleep(&self) {
+        self.waker.asleep.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes the announcement back, so that posts cost no system call.
+    pub fn stay_awake(&self) {
+        self.waker.asleep.store(false, Ordering::SeqCst);
+    }
+}

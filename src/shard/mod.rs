@@ -1,0 +1,2 @@
+//! One core's executor with all that it owns.
+pub mod mailbox;

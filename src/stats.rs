@@ -1,0 +1,123 @@
+//! What is counted, and why a connection ended.
+//!
+//! Counters are plain fields of the shard that counts; a snapshot travels as `ShardStats`.
+//! Rule 5: a connection ends with exactly one `CloseReason`, so accepted = open + closed, always.
+
+use serde::{Deserialize, Serialize};
+
+/// Declares `CloseReason` with its name in metrics, events and logs.
+macro_rules! close_reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// Why a connection ended: exactly one per connection (Rule 5).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[repr(u8)]
+        pub enum CloseReason { $($(#[$doc])* $variant,)* }
+
+        impl CloseReason {
+            /// Every reason, in the order of its counters.
+            pub const ALL: &'static [CloseReason] = &[$(CloseReason::$variant,)*];
+
+            /// The name in metrics, events and logs.
+            pub fn name(self) -> &'static str {
+                match self { $(CloseReason::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+close_reasons! {
+    /// The peer sent a WebSocket close frame.
+    PeerClosed = "peer_closed",
+    /// The peer closed or reset TCP without a close frame.
+    PeerGone = "peer_gone",
+    /// The peer broke RFC 6455 (1002).
+    ProtocolError = "protocol_error",
+    /// A text message was not UTF-8 (1007).
+    BadUtf8 = "bad_utf8",
+    /// A message or frame over the limit (1009).
+    TooBig = "too_big",
+    /// Too many fragments, uplinks, or an unfinished message (1008).
+    Policy = "policy",
+    /// The HTTP request was refused (4xx or 503); `refused` counts which.
+    Refused = "refused",
+    /// No complete request within `timeouts.handshake` (408).
+    HandshakeTimeout = "handshake_timeout",
+    /// Too far behind, or no progress within `timeouts.send` (4000).
+    SlowConsumer = "slow_consumer",
+    /// No answer to a ping (4001).
+    HeartbeatMissed = "heartbeat_missed",
+    /// Closed by a command (4500 or the code given).
+    Kicked = "kicked",
+    /// The gateway drained (1012).
+    Drained = "drained",
+    /// A plain HTTP answer was given and the connection closed after it.
+    Answered = "answered",
+    /// The gateway could not serve it (1011, 1013).
+    Internal = "internal",
+}
+
+/// How many reasons there are.
+pub const CLOSE_REASONS: usize = CloseReason::ALL.len();
+
+/// What one shard has counted since it started, and what it holds now.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ShardStats {
+    /// Which shard.
+    pub shard: u16,
+    /// Sockets open now, handshakes included.
+    pub open: u64,
+    /// Clients established now (of `open`).
+    pub connections: u64,
+    /// Sockets accepted, on whichever shard they landed.
+    pub accepted: u64,
+    /// Accept errors (EMFILE, ENFILE, ECONNABORTED, ENOBUFS and the like).
+    pub accept_errors: u64,
+    /// Connections handed over to their owner / taken over from another shard.
+    pub handed_out: u64,
+    /// See `handed_out`.
+    pub handed_in: u64,
+    /// Closed, by reason, in the order of `CloseReason::ALL`.
+    pub closed: [u64; CLOSE_REASONS],
+    /// Pushes that this shard took from its mailbox.
+    pub pushes: u64,
+    /// Messages written whole to a client's socket.
+    pub delivered: u64,
+    /// Bytes written to and read from client sockets.
+    pub sent_bytes: u64,
+    /// See `sent_bytes`.
+    pub received_bytes: u64,
+    /// Data messages received from clients.
+    pub uplinks: u64,
+    /// Pings sent, pongs received.
+    pub pings: u64,
+    /// See `pings`.
+    pub pongs: u64,
+    /// Connections whose socket refuses bytes now.
+    pub blocked: u64,
+    /// Topics with at least one subscriber now.
+    pub topics: u64,
+    /// Users with at least one connection now.
+    pub users: u64,
+    /// Messages and payload bytes on the tape now.
+    pub tape_messages: u64,
+    /// See `tape_messages`.
+    pub tape_bytes: u64,
+    /// Events that no reader took in time.
+    pub events_dropped: u64,
+    /// Turns of the loop, and batches of sends submitted.
+    pub turns: u64,
+    /// See `turns`.
+    pub send_batches: u64,
+}
+
+impl ShardStats {
+    /// Counts one end.
+    pub fn count_close(&mut self, reason: CloseReason) {
+        self.closed[reason as usize] += 1;
+    }
+
+    /// Sum of closed over all reasons.
+    pub fn closed_total(&self) -> u64 {
+        self.closed.iter().sum()
+    }
+}
