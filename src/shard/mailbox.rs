@@ -4,6 +4,7 @@
 //! every shard" stays true until it has posted to all of them: a push is accepted whole or not at all.
 //! A sleeping shard is woken through the same eventfd that its ring signals.
 
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -201,6 +202,29 @@ pub mod event_mask {
     pub const DISCONNECT: u64 = 2;
     /// `Happening::Uplink`.
     pub const UPLINK: u64 = 4;
+}
+
+/// Tells which shard a user lives on: `hash(user) mod shards`.
+///
+/// The keys of the hash are chosen at start, so that nobody outside can aim users at one shard; all
+/// clones share them and agree.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    keys: RandomState,
+    shards: u16,
+}
+
+impl Owner {
+    /// Among `shards` shards, at least 1.
+    pub fn new(shards: u16) -> Self {
+        assert!(shards > 0, "a gateway has a shard");
+        Self { keys: RandomState::new(), shards }
+    }
+
+    /// The shard that owns `user`.
+    pub fn shard_of(&self, user: &UserId) -> u16 {
+        (self.keys.hash_one(user) % u64::from(self.shards)) as u16
+    }
 }
 
 /// A connection on its way to the shard that owns its user.
