@@ -4,7 +4,7 @@
 //! in its place refuses the start. Whether a peer may command is decided here, by SO_PEERCRED; what
 //! it says is read elsewhere (`peer`).
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -99,18 +99,27 @@ impl fmt::Display for SocketError {
             Self::Live(path) => {
                 let path = path.display();
                 writeln!(f, "the control socket {path} is in use: a gateway answers there")?;
-                write!(f, "try: corecast stats --socket {path}, or --socket with another path for a second one")
+                write!(
+                    f,
+                    "try: corecast stats --socket {path}, or --socket with another path for a second one"
+                )
             }
             Self::Foreign { path, what } => {
                 let path = path.display();
-                writeln!(f, "cannot make the control socket: {path} is {what}, not a socket that a gateway left")?;
+                writeln!(
+                    f,
+                    "cannot make the control socket: {path} is {what}, not a socket that a gateway left"
+                )?;
                 write!(f, "try: ls -l {path}, then remove it or choose another path with --socket")
             }
             Self::Permission { path, doing, error } => {
                 let path = path.display();
                 writeln!(f, "cannot {doing} for the control socket: {path}: {error}")?;
                 writeln!(f, "likely cause: this user may not write there")?;
-                write!(f, "try: --socket /tmp/corecast-$(id -u)/control.sock, or give the directory to this user")
+                write!(
+                    f,
+                    "try: --socket /tmp/corecast-$(id -u)/control.sock, or give the directory to this user"
+                )
             }
             Self::Io { path, doing, error } => {
                 let path = path.display();
@@ -185,8 +194,8 @@ impl BoundSocket {
 impl Drop for BoundSocket {
     fn drop(&mut self) {
         // Only if it is still ours: after a forced second start the file belongs to the other gateway.
-        let ours =
-            std::fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
+        let ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
         if ours {
             let _ = std::fs::remove_file(&self.path);
         }
@@ -232,10 +241,9 @@ pub fn bind(config: &Config, path: &Path) -> Result<BoundSocket, SocketError> {
 fn make_directory(directory: &Path) -> Result<(), SocketError> {
     let refused = |error| SocketError::new(directory, "make the directory", error);
     match std::fs::metadata(directory) {
-        Ok(found) if !found.is_dir() => Err(SocketError::Foreign {
-            path: directory.to_owned(),
-            what: "not a directory",
-        }),
+        Ok(found) if !found.is_dir() => {
+            Err(SocketError::Foreign { path: directory.to_owned(), what: "not a directory" })
+        }
         Ok(found) => {
             // Below /tmp anybody could have made it first, and would own what we put into it.
             let us = rustix::process::geteuid().as_raw();
@@ -252,7 +260,8 @@ fn make_directory(directory: &Path) -> Result<(), SocketError> {
                 .create(directory)
                 .map_err(refused)?;
             // Whatever the umask took away.
-            std::fs::set_permissions(directory, std::fs::Permissions::from_mode(DIRECTORY_MODE)).map_err(refused)
+            std::fs::set_permissions(directory, std::fs::Permissions::from_mode(DIRECTORY_MODE))
+                .map_err(refused)
         }
         Err(error) => Err(refused(error)),
     }
@@ -296,9 +305,8 @@ fn clear_place(path: &Path) -> Result<(), SocketError> {
     match probe(path) {
         // Its backlog may be full: that is somebody, too.
         Ok(()) | Err(Errno::AGAIN) => Err(SocketError::Live(path.to_owned())),
-        Err(Errno::CONNREFUSED) => {
-            std::fs::remove_file(path).map_err(|error| SocketError::new(path, "remove the dead socket", error))
-        }
+        Err(Errno::CONNREFUSED) => std::fs::remove_file(path)
+            .map_err(|error| SocketError::new(path, "remove the dead socket", error)),
         Err(Errno::NOENT) => Ok(()),
         Err(Errno::PROTOTYPE) => foreign("a socket of another type"),
         Err(errno) => Err(SocketError::new(path, "look who listens", errno)),
@@ -330,8 +338,7 @@ mod tests {
     #[test]
     fn contract_3_the_path_is_configured_else_run_else_xdg_else_tmp() {
         let path = |configured: &str, uid, xdg: Option<&str>| {
-            let xdg = xdg.map(OsString::from);
-            socket_path(Path::new(configured), uid, xdg.as_deref()).to_str().map(str::to_owned)
+            socket_path(Path::new(configured), uid, xdg.map(OsStr::new)).to_str().map(str::to_owned)
         };
         assert_eq!(path("/a/b", 0, None).as_deref(), Some("/a/b"));
         assert_eq!(path("", 0, Some("/run/user/0")).as_deref(), Some("/run/corecast/control.sock"));
