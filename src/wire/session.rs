@@ -147,7 +147,7 @@ fn is_nonce(key: &[u8]) -> bool {
         GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
     );
     let mut nonce = [0; 18];
-    key.len() == 24 && LENIENT.decode_slice(key, &mut nonce) == Ok(16)
+    LENIENT.decode_slice(key, &mut nonce) == Ok(16)
 }
 
 /// `Sec-WebSocket-Accept` for a key, as sent (RFC 6455 4.2.2).
