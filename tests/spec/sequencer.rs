@@ -123,7 +123,7 @@ fn rule_3_one_full_mailbox_is_busy_and_then_no_position_is_used_and_nothing_post
     gateway.push(to(Target::User(full)), 1).expect("there is room");
     let refused = gateway.push(to(Target::All), 2).expect_err("shard 0 is full");
     assert_eq!(refused.code, ErrorCode::Busy);
-    assert_eq!(gateway.seqs(1), []);
+    assert!(gateway.seqs(1).is_empty());
     assert_eq!(gateway.gate.last_seq.load(Ordering::SeqCst), 1);
     gateway.deliver(0, 1);
     gateway.push(to(Target::All), 3).expect("there is room again");
@@ -192,7 +192,7 @@ fn contract_3_the_same_id_gives_the_first_answer_and_pushes_nothing() {
     gateway.deliver(0, 5);
     let first = gateway.answers();
     gateway.push(keyed(Target::Topic(name("other")), "k"), 2).expect("known");
-    assert_eq!(gateway.seqs(0), []);
+    assert!(gateway.seqs(0).is_empty());
     assert_eq!(gateway.answers(), [(2, first[0].1)]);
 }
 
