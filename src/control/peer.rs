@@ -236,10 +236,9 @@ impl Peer {
     }
 
     fn step_job(&mut self, desk: &mut Desk, now: Instant) {
-        if let Some(job) = &mut self.job {
-            if !job.step(&mut desk.sequencer, self.limits.request_timeout, now) {
-                self.job = None;
-            }
+        let Some(job) = &mut self.job else { return };
+        if !job.step(&mut desk.sequencer, self.limits.request_timeout, now) {
+            self.job = None;
         }
     }
 
@@ -474,17 +473,17 @@ impl Peer {
 
     /// Looks at the clock; false when it is over with this client.
     pub fn handle_tick(&mut self, now: Instant) -> bool {
-        if let (Protocol::Unknown, Some(refused)) = (&self.protocol, &self.refusal) {
-            if self.closing.is_none() && now >= self.accepted_at + GREETING_WAIT {
-                http::Answer::refused(refused).encode(false, self.output.bytes());
-                self.close(now);
-                self.flush(now);
-            }
+        let silent = matches!(self.protocol, Protocol::Unknown) && self.closing.is_none();
+        if let (true, Some(refused)) = (silent && now >= self.accepted_at + GREETING_WAIT, &self.refusal) {
+            http::Answer::refused(refused).encode(false, self.output.bytes());
+            self.close(now);
+            self.flush(now);
         }
         if self.dead || self.is_done(now) {
             return false;
         }
-        if !self.is_half() && !(self.is_backlogged() && self.streams.is_empty()) {
+        let stuck = self.is_backlogged() && self.streams.is_empty();
+        if !stuck && !self.is_half() {
             self.waiting_since = None;
             return true;
         }

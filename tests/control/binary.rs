@@ -24,7 +24,9 @@ fn contract_3_every_command_has_its_answer() {
     let (user, topic) = (name("a"), name("t"));
     let mut call = |command: Command| client.call(&command).expect("answered");
     let pushes = vec![push(Target::All, "1"), push(Target::All, "{")];
-    assert!(matches!(call(Command::PushBatch(pushes)), Answer::Batch(b) if (b.accepted, b.errors[0].line) == (1, 2)));
+    assert!(
+        matches!(call(Command::PushBatch(pushes)), Answer::Batch(b) if (b.accepted, b.errors[0].line) == (1, 2))
+    );
     assert!(matches!(call(Command::Presence(user.clone())), Answer::Presence(all) if all.len() == 1));
     let kick = Command::KickUser { user: user.clone(), code: None, reason: None };
     assert!(matches!(call(kick), Answer::Closed(1)));
@@ -79,7 +81,9 @@ fn contract_3_events_stream_to_a_binary_client() {
 fn contract_3_a_drain_streams_until_the_gateway_goes() {
     let mut gateway = Gateway::default();
     let mut client = gateway.client();
-    assert!(matches!(client.call(&Command::Drain { within_ms: None }), Ok(Answer::Drain(p)) if p.connections == 0));
+    assert!(
+        matches!(client.call(&Command::Drain { within_ms: None }), Ok(Answer::Drain(p)) if p.connections == 0)
+    );
     gateway.join();
     while let Ok((_, answer)) = client.receive() {
         assert!(matches!(answer, Ok(Answer::Drain(_))));

@@ -57,18 +57,24 @@ fn contract_3_raw_bodies_go_to_a_user_a_topic_and_all() {
 fn contract_3_ndjson_is_one_push_a_line_and_a_line_refused_is_told_by_its_number() {
     let gateway = Gateway::default();
     let lines = "{\"to\":{\"user\":\"a\"},\"data\":1}\n\n{\"to\":{\"user\":\"\"},\"data\":1}\nx\n{\"to\":{\"all\":true},\"data\":2}";
-    let (status, body) =
-        json_of(gateway.curl(&["--data-binary", lines, "-H", "Content-Type: application/x-ndjson"], "/v1/push"));
+    let (status, body) = json_of(
+        gateway.curl(&["--data-binary", lines, "-H", "Content-Type: application/x-ndjson"], "/v1/push"),
+    );
     assert_eq!(status, 200);
-    assert_eq!((&body["accepted"], &body["refused"], &body["position"]), (&json!(2), &json!(2), &json!("000000a1-2")));
-    let errors: Vec<_> = body["errors"].as_array().expect("a list").iter().map(|e| (&e["line"], &e["code"])).collect();
+    assert_eq!(
+        (&body["accepted"], &body["refused"], &body["position"]),
+        (&json!(2), &json!(2), &json!("000000a1-2"))
+    );
+    let errors: Vec<_> =
+        body["errors"].as_array().expect("a list").iter().map(|e| (&e["line"], &e["code"])).collect();
     assert_eq!(errors, [(&json!(3), &json!("bad_user")), (&json!(4), &json!("bad_request"))]);
 }
 
 #[test]
 fn contract_3_a_chunked_body_is_a_body() {
     let gateway = Gateway::default();
-    let chunked = ["--data-binary", "{\"to\":{\"user\":\"a\"},\"data\":1}", "-H", "Transfer-Encoding: chunked"];
+    let chunked =
+        ["--data-binary", "{\"to\":{\"user\":\"a\"},\"data\":1}", "-H", "Transfer-Encoding: chunked"];
     assert_eq!(gateway.curl(&chunked, "/v1/push").0, 200);
 }
 
@@ -198,7 +204,8 @@ fn rfc9112_9_3_2_pipelined_requests_are_answered_in_order_on_one_connection() {
     let gateway = Gateway::default();
     let mut socket = UnixStream::connect(gateway.path()).expect("connects");
     let get = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n{more}\r\n");
-    let requests = get("/v1/users/a", "") + &get("/nowhere", "") + &get("/v1/users/b", "Connection: close\r\n");
+    let requests =
+        get("/v1/users/a", "") + &get("/nowhere", "") + &get("/v1/users/b", "Connection: close\r\n");
     socket.write_all(requests.as_bytes()).expect("written");
     let mut text = String::new();
     socket.read_to_string(&mut text).expect("closed after the last");

@@ -74,7 +74,12 @@ fn a_payload_over_limits_message_bytes_is_too_large() {
 #[test]
 fn half_a_request_longer_than_control_request_timeout_is_closed() {
     let gateway = with(|config| config.control.request_timeout = Duration::from_millis(100));
-    for half in [&b"G"[..], b"GET / HTTP/1.1\r\n", b"POST /v1/push HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n1", &[9, 0]] {
+    for half in [
+        &b"G"[..],
+        b"GET / HTTP/1.1\r\n",
+        b"POST /v1/push HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n1",
+        &[9, 0],
+    ] {
         let mut socket = connect(&gateway);
         socket.write_all(half).expect("written");
         assert_eq!(until_closed(&mut socket), "", "{half:?}");

@@ -41,7 +41,8 @@ impl Gateway {
             let (mailbox, inbox) =
                 mailbox(letters_max, config.control.mailbox_bytes.bytes()).expect("an eventfd");
             mailboxes.push(mailbox);
-            let shard = Shard { number, inbox, report: report.clone(), gate: gate.clone(), clients: 0, pushes: 0 };
+            let shard =
+                Shard { number, inbox, report: report.clone(), gate: gate.clone(), clients: 0, pushes: 0 };
             threads.push(std::thread::spawn(move || shard.run()));
         }
         let shards = Shards { mailboxes, owner: Owner::new(SHARDS) };
@@ -88,7 +89,15 @@ impl Drop for Gateway {
 
 fn curl(socket: &Path, arguments: &[&str], path: &str) -> (u16, String) {
     let output = Command::new("curl")
-        .args(["--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code}", "--unix-socket"])
+        .args([
+            "--silent",
+            "--show-error",
+            "--max-time",
+            "20",
+            "--write-out",
+            "\n%{http_code}",
+            "--unix-socket",
+        ])
         .arg(socket)
         .args(arguments)
         .arg(format!("http://corecast{path}"))
@@ -160,7 +169,9 @@ impl Shard {
                 self.event(Happening::Disconnect { reason: CloseReason::Kicked, code: Some(code) });
                 Reply::Closed(u32::from(is_a(&user)))
             }
-            Request::KickConnection { connection, .. } => Reply::Closed(u32::from(connection == presence().id)),
+            Request::KickConnection { connection, .. } => {
+                Reply::Closed(u32::from(connection == presence().id))
+            }
             Request::Bind { user, .. } | Request::Unbind { user, .. } => Reply::Bound(u32::from(is_a(&user))),
             Request::Topics => Reply::Topics(vec![self.topic("t")]),
             Request::Topic(topic) if topic.as_str() == "t" => Reply::Topics(vec![self.topic("t")]),

@@ -101,7 +101,9 @@ fn keyed(target: Target, key: &str) -> Push {
 fn contract_1_positions_ascend_by_one_from_1_and_every_shard_sees_them_in_order() {
     let mut gateway = Gateway::new(2, 16);
     let user = gateway.user_on(1);
-    for (correlation, target) in [Target::All, Target::User(user), Target::Topic(name("t"))].into_iter().enumerate() {
+    for (correlation, target) in
+        [Target::All, Target::User(user), Target::Topic(name("t"))].into_iter().enumerate()
+    {
         gateway.push(to(target), correlation as u64).expect("there is room");
     }
     assert_eq!(gateway.seqs(0), [1, 3]);
