@@ -203,6 +203,33 @@ pub mod event_mask {
     pub const UPLINK: u64 = 4;
 }
 
+/// Maps a user to the shard that owns it. All clones agree; another process does not.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    hasher: std::hash::RandomState,
+    shards: u16,
+}
+
+impl Owner {
+    /// For `shards` shards, at least one.
+    pub fn new(shards: u16) -> Self {
+        assert!(shards > 0, "a gateway has at least one shard");
+        Self { hasher: std::hash::RandomState::new(), shards }
+    }
+
+    /// The user's shard.
+    pub fn shard_of(&self, user: &UserId) -> u16 {
+        use std::hash::BuildHasher;
+        // The high bits: the low ones choose the place in hash tables.
+        ((self.hasher.hash_one(user.as_str()) >> 32) * u64::from(self.shards) >> 32) as u16
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> u16 {
+        self.shards
+    }
+}
+
 /// A connection on its way to the shard that owns its user.
 #[derive(Debug)]
 pub struct Handover {
@@ -225,6 +252,8 @@ pub struct Gate {
     pub established: AtomicU64,
     /// Which events anybody listens for (`event_mask`).
     pub events_wanted: AtomicU64,
+    /// Connections per address; touched only with `limits.connections_per_address`.
+    pub(super) addresses: std::sync::Mutex<std::collections::HashMap<std::net::IpAddr, u32>>,
 }
 
 /// Why a letter was not taken: the shard's mailbox is full.
