@@ -1,12 +1,17 @@
 //! From a request head to what the client wants: one place that decides what is served and refused.
 //!
-//! Pure. `shard::opening` performs what is decided here.
+//! Pure. Knows the client port's paths, the WebSocket handshake (RFC 6455 4.2) and the answers as they
+//! look on the wire; knows no limits of the gateway as a whole (`overloaded`, `draining`), which the
+//! shard adds. `shard::opening` performs what is decided here; the head comes from `request`.
 
+use base64::Engine;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use bytes::Bytes;
+use sha1::{Digest, Sha1};
 
 use super::close::Refusal;
 use super::request::Request;
-use crate::message::{Position, Topic, UserId};
+use crate::message::{BadName, BadPosition, Position, Topic, UserId};
 
 /// How an established client is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,27 +70,209 @@ pub enum Route {
     Ready,
 }
 
+/// The WebSocket subprotocol with JSON frames (`envelope`).
+const JSON_SUBPROTOCOL: &str = "corecast.v1";
+
 /// Decides what `request` comes to. Errors: the refusal to send (contract section 2).
 pub fn route(request: &Request<'_>, policy: &Policy) -> Result<Route, Refusal> {
-    let _ = (request, policy);
-    todo!()
+    if request.method != "GET" {
+        return Err(Refusal::new(405, "method_not_allowed", "only GET is served here"));
+    }
+    if request.content_length()?.is_some_and(|bytes| bytes > 0) || request.is_chunked()? {
+        return Err(bad_request("a request with a body"));
+    }
+    match request.path {
+        "/ws" => open_push(request, policy).map(Route::Open),
+        "/echo" if policy.echo => open_echo(request, policy).map(Route::Open),
+        "/healthz" => Ok(Route::Health),
+        "/readyz" => Ok(Route::Ready),
+        _ => Err(Refusal::new(404, "not_found", "no such path")),
+    }
+}
+
+fn bad_request(message: &'static str) -> Refusal {
+    Refusal::new(400, "bad_request", message)
+}
+
+fn open_push(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal> {
+    let accept = handshake(request)?;
+    let json =
+        request.header_items("sec-websocket-protocol").any(|offer| offer == JSON_SUBPROTOCOL.as_bytes());
+    Ok(Opening {
+        transport: if json { Transport::WebSocketJson } else { Transport::WebSocketRaw },
+        user: user(request, policy)?,
+        topics: topics(request, policy)?,
+        since: since(request)?,
+        heartbeat_s: heartbeat_s(request, policy)?,
+        accept,
+    })
+}
+
+fn open_echo(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal> {
+    Ok(Opening {
+        transport: Transport::WebSocketEcho,
+        user: None,
+        topics: Vec::new(),
+        since: None,
+        heartbeat_s: policy.heartbeat_s,
+        accept: handshake(request)?,
+    })
+}
+
+/// Checks the client's opening handshake and answers its key. Extensions offered are declined by silence.
+///
+/// Errors: 426 without an upgrade to `websocket` or for another version, 400 for the rest.
+///
+/// Source: RFC 6455 4.2.1, 4.2.2, 4.4; RFC 9110 7.8 (an Upgrade in HTTP/1.0 is none).
+fn handshake(request: &Request<'_>) -> Result<[u8; 28], Refusal> {
+    if !request.http_1_1 || !request.header_has_token("upgrade", "websocket") {
+        let message = "WebSocket only: HTTP/1.1 with Upgrade: websocket";
+        return Err(Refusal::new(426, "upgrade_required", message));
+    }
+    if !request.header_has_token("connection", "upgrade") {
+        return Err(bad_request("Connection does not name the upgrade"));
+    }
+    if request.header("sec-websocket-version") != Some(b"13") {
+        return Err(Refusal::new(426, "upgrade_required", "Sec-WebSocket-Version must be 13"));
+    }
+    let key = request.header("sec-websocket-key").filter(|key| is_nonce(key));
+    key.map(accept_key).ok_or_else(|| bad_request("Sec-WebSocket-Key must be 16 bytes in base64, once"))
+}
+
+/// Whether `key` is 16 octets in base64 (RFC 6455 4.1). The last digit's unused bits may be anything
+/// (RFC 4648 3.5 leaves that to us): some clients fill them at random.
+fn is_nonce(key: &[u8]) -> bool {
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &base64::alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+    );
+    let mut nonce = [0; 18];
+    LENIENT.decode_slice(key, &mut nonce) == Ok(16)
+}
+
+/// `Sec-WebSocket-Accept` for a key, as sent (RFC 6455 4.2.2).
+fn accept_key(key: &[u8]) -> [u8; 28] {
+    let digest =
+        Sha1::new().chain_update(key).chain_update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
+    let mut accept = [0; 28];
+    let written = STANDARD.encode_slice(digest, &mut accept);
+    assert_eq!(written, Ok(28), "20 octets are 28 base64 digits");
+    accept
+}
+
+/// Auth mode `open`: the user is whom the query names; a token is not looked at.
+fn user(request: &Request<'_>, policy: &Policy) -> Result<Option<UserId>, Refusal> {
+    match request.query_value("user")? {
+        Some(text) => UserId::new(&text).map(Some).map_err(|bad| bad_name("bad_user", "user", bad)),
+        None if policy.anonymous => Ok(None),
+        None => Err(Refusal::new(401, "unauthorized", "no user given, and anonymous clients are not served")),
+    }
+}
+
+fn topics(request: &Request<'_>, policy: &Policy) -> Result<Vec<Topic>, Refusal> {
+    let mut topics = Vec::new();
+    let Some(list) = request.query_value("topics")? else { return Ok(topics) };
+    for item in list.split(',') {
+        let topic = Topic::new(item).map_err(|bad| bad_name("bad_topic", "each of topics", bad))?;
+        if topics.contains(&topic) {
+            continue;
+        }
+        if topics.len() == policy.topics_max as usize {
+            let message = format!("more than {} topics", policy.topics_max);
+            return Err(Refusal::new(400, "bad_request", message));
+        }
+        topics.push(topic);
+    }
+    Ok(topics)
+}
+
+fn bad_name(code: &'static str, what: &str, bad: BadName) -> Refusal {
+    Refusal::new(400, code, format!("{what} {bad}"))
+}
+
+fn since(request: &Request<'_>) -> Result<Option<Position>, Refusal> {
+    let parse = |text: String| {
+        text.parse().map_err(|bad: BadPosition| Refusal::new(400, "bad_request", format!("since {bad}")))
+    };
+    request.query_value("since")?.map(parse).transpose()
+}
+
+fn heartbeat_s(request: &Request<'_>, policy: &Policy) -> Result<u16, Refusal> {
+    let Some(text) = request.query_value("heartbeat")? else { return Ok(policy.heartbeat_s) };
+    if text.is_empty() || !text.bytes().all(|octet| octet.is_ascii_digit()) {
+        return Err(bad_request("heartbeat must be a whole number of seconds"));
+    }
+    // Digits that overflow are a long time; the bound is the answer to that.
+    let asked_s: u16 = text.parse().unwrap_or(u16::MAX);
+    Ok(asked_s.max(policy.heartbeat_min_s).min(policy.heartbeat_max_s))
 }
 
 impl Opening {
-    /// The 101 response, whole.
+    /// The 101 response, whole (RFC 6455 4.2.2).
     pub fn response(&self) -> Bytes {
-        todo!()
+        let mut out = Vec::with_capacity(176);
+        out.extend_from_slice(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+        );
+        out.extend_from_slice(b"Sec-WebSocket-Accept: ");
+        out.extend_from_slice(&self.accept);
+        if self.transport == Transport::WebSocketJson {
+            out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
+            out.extend_from_slice(JSON_SUBPROTOCOL.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n\r\n");
+        out.into()
     }
 }
 
 /// A refusal as a whole HTTP response with `Connection: close` and the JSON error object.
+///
+/// With what the status calls for: `Allow` (405), `Upgrade` and `Sec-WebSocket-Version` (426),
+/// `WWW-Authenticate` (401), and `Retry-After` where the refusal says one (RFC 9110 15.5, RFC 6455 4.4).
 pub fn refusal_response(refusal: &Refusal) -> Bytes {
-    let _ = refusal;
-    todo!()
+    let error = serde_json::json!({"error": {"code": refusal.code, "message": refusal.message}});
+    let mut fields = match refusal.status {
+        401 => "Connection: close\r\nWWW-Authenticate: Bearer\r\n",
+        405 => "Connection: close\r\nAllow: GET\r\n",
+        // RFC 9110 7.8: who sends Upgrade names it in Connection.
+        426 => "Connection: close, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+        _ => "Connection: close\r\n",
+    }
+    .to_owned();
+    if let Some(seconds) = refusal.retry_after_s {
+        fields.push_str(&format!("Retry-After: {seconds}\r\n"));
+    }
+    response(refusal.status, &fields, "application/json", &error.to_string())
 }
 
 /// A short answer (`healthz`, `readyz`) as a whole HTTP response with `Connection: close`.
 pub fn plain_response(status: u16, body: &str) -> Bytes {
-    let _ = (status, body);
-    todo!()
+    response(status, "Connection: close\r\n", "text/plain; charset=utf-8", body)
+}
+
+/// `fields` are header lines, each with its CR LF.
+fn response(status: u16, fields: &str, content_type: &str, body: &str) -> Bytes {
+    let (reason, length) = (reason_phrase(status), body.len());
+    let head = format!("HTTP/1.1 {status} {reason}\r\n{fields}Content-Type: {content_type}\r\n");
+    format!("{head}Content-Length: {length}\r\n\r\n{body}").into()
+}
+
+/// RFC 9110 15; empty for a status that we do not send, which the grammar allows.
+fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        503 => "Service Unavailable",
+        _ => "",
+    }
 }
