@@ -1,6 +1,8 @@
-//! The protocols as their specifications say, without sockets: one file per room and subject.
+//! The protocols as their specifications tell them: no sockets, no clock, milliseconds.
 
 mod envelope;
 mod request;
 mod request_hostile;
+mod script;
 mod session;
+mod websocket;
