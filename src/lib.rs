@@ -3,6 +3,7 @@ pub mod client;
 pub mod config;
 pub mod control;
 pub mod message;
+pub mod ring;
 pub mod shard;
 pub mod stats;
 pub mod wire;

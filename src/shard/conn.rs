@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use bytes::Bytes;
 
 use super::clock::Tick;
-use super::ring::{GENERATION_MASK, Token};
 use super::topics::TopicId;
+use crate::ring::{GENERATION_MASK, Token};
 use crate::stats::CloseReason;
 use crate::wire::session::Transport;
 use crate::wire::websocket::Decoder;

@@ -7,9 +7,9 @@ use super::conn::{NONE, State, Table, flag};
 use super::ending::Answer;
 use super::mailbox::{Letter, Presence, Reply, Report, Request, TopicCount};
 use super::opening::transport_name;
-use super::ring::Token;
 use super::tape::{ChainId, EVERYBODY, Owner};
 use crate::message::{ConnId, Message, Target, Topic, UserId};
+use crate::ring::Token;
 use crate::stats::{CloseReason, ShardStats};
 use crate::wire::session::Transport;
 

@@ -13,7 +13,7 @@ pub mod listener;
 pub mod mailbox;
 mod opening;
 mod receiving;
-pub mod ring;
+
 mod sending;
 mod settings;
 mod sweeping;
@@ -28,11 +28,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::ring::{self, Arrival, Ring};
 use clock::{Clock, Sweep};
 use conn::Table;
 use listener::Listener;
 use mailbox::{Gate, Inbox, Mailbox, Owner, Report};
-use ring::{Arrival, Ring};
 use tape::{ChainId, Tape};
 use topics::Topics;
 use users::Users;
