@@ -1,7 +1,9 @@
 //! Corecast, a push gateway for Linux.
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod control;
+pub mod fatal;
 pub mod message;
 pub mod shard;
 pub mod stats;
