@@ -96,7 +96,9 @@ proptest! {
     }
 
     #[test]
-    fn rfc6455_5_2_a_message_that_goes_out_is_header_and_payload(payload in vec(any::<u8>(), 0..70_000)) {
+    fn rfc6455_5_2_a_message_that_goes_out_is_header_and_payload(
+        payload in prop_oneof![vec(any::<u8>(), 0..300), (0..70_000usize).prop_map(|length| vec![0xa5; length])],
+    ) {
         let (frame, header_bytes) = encode_message(Kind::Binary, &payload);
         prop_assert_eq!(&frame[usize::from(header_bytes)..], &payload[..]);
         prop_assert_eq!(frame.to_vec(), binary(&payload).plain());
