@@ -31,6 +31,12 @@ pub fn accept(runs: u32) -> Outcome<Vec<Reading>> {
     ])
 }
 
+/// The bare accept loop alone.
+pub fn machine(runs: u32) -> Outcome<Vec<Reading>> {
+    let rates = (0..runs).map(|_| bare_rate()).collect::<Outcome<Vec<f64>>>()?;
+    Ok(vec![Reading::detail("machine.accept_loop", median(&rates), "accepts/s", runs_note(&rates))])
+}
+
 fn bare_rate() -> Outcome<f64> {
     let mut baseline = Baseline::start(SERVER_CORE)?;
     let mut receiver = Receiver::start(CLIENT_CORE)?;

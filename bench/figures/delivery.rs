@@ -161,6 +161,22 @@ fn rate(count: u64, elapsed_ns: u64) -> f64 {
     count as f64 * 1e9 / elapsed_ns as f64
 }
 
+/// The bare loop alone: what this machine charges and allows, and how much it wavers.
+pub fn machine(runs: u32) -> Outcome<Vec<Reading>> {
+    let mut bare = BareSide::start()?;
+    bare.one_at_a_time(3)?;
+    let (mut costs, mut rates) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        costs.push(bare.one_at_a_time(20)?);
+        rates.push(bare.loop_rate(20)?);
+    }
+    bare.stop()?;
+    Ok(vec![
+        Reading::detail("machine.send", median(&costs), "us CPU", runs_note(&costs)),
+        Reading::detail("machine.send_loop", median(&rates), "deliveries/s", runs_note(&rates)),
+    ])
+}
+
 /// CPU of the whole gateway process per delivered broadcast, over that of the bare loop's process.
 pub fn fanout(runs: u32) -> Outcome<Vec<Reading>> {
     const PAIRS: u32 = 3;

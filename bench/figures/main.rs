@@ -51,6 +51,8 @@ struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Figure {
+    /// What the bare kernel does here, without the gateway.
+    Machine,
     /// User memory of one idle connection.
     Memory,
     /// Kernel memory of one idle connection beyond its socket.
@@ -72,6 +74,7 @@ enum Figure {
 impl Figure {
     fn measure(self, runs: u32) -> Outcome<Vec<Reading>> {
         match self {
+            Figure::Machine => Ok([delivery::machine(runs)?, arrival::machine(runs)?].concat()),
             Figure::Memory => space::memory(runs),
             Figure::Kernel => space::kernel(runs),
             Figure::Fanout => delivery::fanout(runs),

@@ -231,7 +231,8 @@ impl Crowd {
                 Ok(()) | Err(Errno::INPROGRESS) => {}
                 Err(error) => return Err(format!("connection {index}: {error}").into()),
             }
-            let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT;
+            let flags = flags | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
             epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(index), flags)?;
             self.connections.push(Some(Connection { socket, state: State::Connecting }));
             connecting.unstarted -= 1;
@@ -262,55 +263,61 @@ impl Crowd {
                 }
             };
         }
-        let readable = epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
-        if flags.intersects(readable) { self.read(index) } else { Ok(()) }
+        let ended = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+        let ended = flags.intersects(ended);
+        if ended || flags.contains(epoll::EventFlags::IN) { self.read(index, ended) } else { Ok(()) }
     }
 
-    /// Reads until there is no more: an edge comes once.
-    fn read(&mut self, index: usize) -> Outcome<()> {
-        while let Some(connection) = &mut self.connections[index] {
-            let read = match rustix::net::recv(&connection.socket, &mut self.buffer[..], RecvFlags::DONTWAIT)
-            {
-                Ok((0, _)) => return Ok(self.lose(index, "it ended")),
-                Ok((read, _)) => read,
-                Err(Errno::AGAIN) => return Ok(()),
-                Err(error) => return Ok(self.lose(index, &error.to_string())),
-            };
-            let mut input = &self.buffer[..read];
-            if let State::Upgrading(head) = &mut connection.state {
-                let already = head.len();
-                head.extend_from_slice(input);
-                let Some(end) = websocket::accepted(head)? else { return Ok(()) };
-                input = &input[end - already..];
-                connection.state = State::Open(Frames::default());
-                if let Some(connecting) = &mut self.connecting {
-                    connecting.under_way -= 1;
+    /// Reads until there is no more: an edge comes once. A read shorter than the buffer has emptied the
+    /// socket, and the next bytes are a new edge; only an end that has `ended` already is no longer told.
+    fn read(&mut self, index: usize, ended: bool) -> Outcome<()> {
+        while let Some(connection) = &self.connections[index] {
+            match rustix::net::recv(&connection.socket, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => self.lose(index, "it ended"),
+                Ok((read, _)) => {
+                    self.handle_bytes(index, read)?;
+                    if read < BUFFER_BYTES && !ended {
+                        break;
+                    }
                 }
+                Err(Errno::AGAIN) => break,
+                Err(error) => self.lose(index, &error.to_string()),
             }
-            let State::Open(frames) = &mut connection.state else { return Ok(()) };
-            let mut control = None;
-            frames.handle_bytes(input, |arrived| match arrived {
-                Arrived::Message(bytes) => {
-                    self.received.messages += 1;
-                    self.received.payload_bytes += bytes;
-                }
-                other => control = Some(other),
-            });
-            // At most one a read: a ping comes once a heartbeat, and nothing follows a close.
-            match control {
-                Some(Arrived::Ping(payload)) => {
-                    self.received.pings += 1;
-                    send_whole(&connection.socket, &websocket::pong(&payload))?;
-                }
-                Some(Arrived::Close(code, reason)) => {
-                    return Ok(self.lose(index, &format!("close {code} {reason}")));
-                }
-                _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes the first `read` bytes of the buffer for the connection.
+    fn handle_bytes(&mut self, index: usize, read: usize) -> Outcome<()> {
+        let Some(connection) = &mut self.connections[index] else { return Ok(()) };
+        let mut input = &self.buffer[..read];
+        if let State::Upgrading(head) = &mut connection.state {
+            let already = head.len();
+            head.extend_from_slice(input);
+            let Some(end) = websocket::accepted(head)? else { return Ok(()) };
+            input = &input[end - already..];
+            connection.state = State::Open(Frames::default());
+            if let Some(connecting) = &mut self.connecting {
+                connecting.under_way -= 1;
             }
-            // A short read has emptied the socket; the next bytes are a new edge.
-            if read < BUFFER_BYTES {
-                return Ok(());
+        }
+        let State::Open(frames) = &mut connection.state else { return Ok(()) };
+        let mut control = None;
+        frames.handle_bytes(input, |arrived| match arrived {
+            Arrived::Message(bytes) => {
+                self.received.messages += 1;
+                self.received.payload_bytes += bytes;
             }
+            other => control = Some(other),
+        });
+        // At most one a read: a ping comes once a heartbeat, and nothing follows a close.
+        match control {
+            Some(Arrived::Ping(payload)) => {
+                self.received.pings += 1;
+                send_whole(&connection.socket, &websocket::pong(&payload))?;
+            }
+            Some(Arrived::Close(code, reason)) => self.lose(index, &format!("close {code} {reason}")),
+            _ => {}
         }
         Ok(())
     }
