@@ -300,7 +300,9 @@ mod tests {
         let position = Position { epoch: 0xa1, seq: 18 };
         assert_eq!(position.to_string(), "000000a1-18");
         assert_eq!("000000a1-18".parse(), Ok(position));
-        for bad in ["a1-18", "000000A1-18", "000000a1-", "000000a1-+1", "000000a1", "000000a1-99999999999999999999"] {
+        for bad in
+            ["a1-18", "000000A1-18", "000000a1-", "000000a1-+1", "000000a1", "000000a1-99999999999999999999"]
+        {
             assert_eq!(bad.parse::<Position>(), Err(BadPosition), "{bad:?}");
         }
     }
