@@ -7,7 +7,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
 use rustix::process::{Resource, Rlimit};
@@ -99,8 +98,7 @@ fn cpus_for(shards: u16) -> Result<Vec<usize>, Fatal> {
 /// Binds every address for every shard. Gives the addresses with the ports chosen, and each shard's
 /// listeners.
 fn listen(config: &Config, shards: u16) -> Result<(Vec<SocketAddr>, Vec<Vec<Listener>>), Fatal> {
-    let options =
-        SocketOptions { send_bytes: config.limits.socket_send_bytes.bytes(), backlog: somaxconn() };
+    let options = SocketOptions { send_bytes: config.limits.socket_send_bytes.bytes(), backlog: somaxconn() };
     let mut addresses = Vec::new();
     let mut listeners: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
     for &configured in &config.listen {
@@ -222,4 +220,3 @@ fn announce(addresses: &[SocketAddr], path: &Path, shards: usize) {
     eprintln!("corecast: or        curl --unix-socket {} {curl}", path.display());
     tracing::info!(shards, "ready");
 }
-
