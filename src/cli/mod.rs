@@ -85,7 +85,8 @@ pub fn run(arguments: impl Iterator<Item = OsString>, serve: Serve) -> ExitCode 
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let mut out = io::stdout().lock();
+    // Not locked: a running gateway's other threads may print too.
+    let mut out = io::stdout();
     let done = obey(arguments, serve, &mut out).and_then(|()| out.flush().map_err(Failure::Output));
     match done {
         Ok(()) => ExitCode::SUCCESS,

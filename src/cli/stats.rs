@@ -27,20 +27,35 @@ pub(super) fn stats(flags: &StatsFlags, gateway: &Gateway, out: &mut dyn Write) 
         return print_json(out, &stats_json(&stats));
     }
     let at = gateway.path().display();
-    write!(out, "{}gateway at {at}\n", stats_text(&stats)).map_err(Failure::Output)
+    writeln!(out, "{}gateway at {at}", stats_text(&stats)).map_err(Failure::Output)
 }
 
-/// Every counter; `closed` by the reasons' names.
+/// Every counter, as `GET /v1/stats` has them: `closed` by the reasons' names, `totals` over all shards.
 fn stats_json(stats: &Stats) -> Value {
-    let mut value = json!(stats);
-    if let Some(shards) = value.get_mut("shards").and_then(Value::as_array_mut) {
-        for (shard, counted) in shards.iter_mut().zip(&stats.shards) {
-            let closed =
-                CloseReason::ALL.iter().map(|reason| (reason.name(), counted.closed[*reason as usize]));
-            shard["closed"] = closed.map(|(name, count)| (name.to_owned(), json!(count))).collect();
-        }
+    let shard_json = |shard: &ShardStats| {
+        let mut value = json!(shard);
+        let closed = CloseReason::ALL.iter().map(|reason| (reason.name(), shard.closed[*reason as usize]));
+        value["closed"] = closed.map(|(name, count)| (name.to_owned(), json!(count))).collect();
+        value
+    };
+    let shards: Vec<Value> = stats.shards.iter().map(shard_json).collect();
+    let mut totals = shard_json(&ShardStats::default());
+    shards.iter().for_each(|shard| add(&mut totals, shard));
+    if let Some(totals) = totals.as_object_mut() {
+        totals.remove("shard");
     }
+    let mut value = json!(stats);
+    value["shards"] = shards.into();
+    value["totals"] = totals;
     value
+}
+
+/// Adds each number of `more` to the one of the same name.
+fn add(total: &mut Value, more: &Value) {
+    match total {
+        Value::Object(fields) => fields.iter_mut().for_each(|(name, field)| add(field, &more[name])),
+        total => *total = (total.as_u64().unwrap_or(0).saturating_add(more.as_u64().unwrap_or(0))).into(),
+    }
 }
 
 /// One column of the table.
@@ -156,5 +171,8 @@ mod tests {
         assert_eq!(closed["kicked"], 1499);
         assert_eq!(value["shards"][1]["sent_bytes"], 1u64 << 40);
         assert_eq!(value["position"], "1a2b3c4d-17");
+        assert_eq!(value["totals"]["connections"], 15_000);
+        assert_eq!(value["totals"]["closed"]["kicked"], 2998);
+        assert_eq!(value["totals"].get("shard"), None);
     }
 }
