@@ -4,6 +4,7 @@ pub mod client;
 pub mod config;
 pub mod control;
 pub mod fatal;
+pub mod gateway;
 pub mod message;
 pub mod shard;
 pub mod stats;
