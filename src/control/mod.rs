@@ -35,6 +35,7 @@ use command::{CommandError, DrainProgress, ErrorCode};
 use desk::Desk;
 use peer::{Peer, PeerLimits, READ_BYTES};
 use poller::{Channel, EventFlags, LISTENER, Poller};
+pub use routes::stats_json;
 pub use sequencer::Shards;
 use sequencer::{Outcome, Sequencer};
 pub use socket::{BoundSocket, SocketError, default_path};
