@@ -1,2 +1,7 @@
 //! Arguments to command to exit status.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    corecast::cli::run(std::env::args_os(), corecast::gateway::serve)
+}

@@ -1,6 +1,6 @@
 //! The control socket: commands in, answers out.
 //!
-//! One thread, one loop (`Control::turn`): sleep in `poller`, accept through `socket`, read and do what
+//! One glommio executor, one loop (`Control::turn`): sleep in `poller`, accept through `socket`, read and do what
 //! each `peer` asks, take the shards' reports, look at the clock, write. HTTP (`http`, `routes`) and the
 //! binary protocol (`codec`) meet in `command`; `desk` does it; `sequencer` gives positions and is the
 //! only one that posts to shards. Sees of `shard` only its mailbox, and never waits for a shard.
@@ -35,6 +35,7 @@ use command::{CommandError, DrainProgress, ErrorCode};
 use desk::Desk;
 use peer::{Peer, PeerLimits, READ_BYTES};
 use poller::{Channel, EventFlags, LISTENER, Poller};
+pub use routes::stats_json;
 pub use sequencer::Shards;
 use sequencer::{Outcome, Sequencer};
 pub use socket::{BoundSocket, SocketError, default_path};
@@ -65,14 +66,14 @@ pub fn bind(config: &Config, path: &Path) -> Result<BoundSocket, SocketError> {
     socket::bind(config, path)
 }
 
-/// Serves the control socket on this thread until a drain is over and all shards have reported
+/// Serves the control socket on this executor until a drain is over and all shards have reported
 /// `Stopped` (or are gone); the socket's file is removed then.
 ///
 /// `reports` is where the shards send theirs, `signals` where the signal thread does.
 ///
 /// Panics when not even the few descriptors for waiting are to be had, or waiting itself fails: then
 /// nothing can be commanded any more (Rule 6).
-pub fn run(
+pub async fn run(
     socket: BoundSocket,
     config: Arc<Config>,
     epoch: u32,
@@ -83,9 +84,9 @@ pub fn run(
 ) {
     let mut control = Control::new(socket, config, epoch, shards, gate, reports, signals);
     while !control.desk.drain.is_over() {
-        control.turn();
+        control.turn().await;
     }
-    control.farewell();
+    control.farewell().await;
 }
 
 /// All that control owns.
@@ -153,8 +154,8 @@ impl Control {
         }
     }
 
-    fn turn(&mut self) {
-        let now = self.sleep();
+    async fn turn(&mut self) {
+        let now = self.sleep().await;
         self.take_reports(now);
         self.deliver(now);
         for peer in self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut()) {
@@ -167,9 +168,9 @@ impl Control {
     }
 
     /// Sleeps until something is to be done, accepts and reads what is there. Gives the time.
-    fn sleep(&mut self) -> Instant {
+    async fn sleep(&mut self) -> Instant {
         let timeout = self.timeout();
-        let woken = self.poller.wait(timeout, &mut self.reports, &mut self.signals);
+        let woken = self.poller.wait(timeout, &mut self.reports, &mut self.signals).await;
         let (report, signal) = woken.expect("control can wait for its sockets");
         let now = Instant::now();
         if let Some(report) = report {
@@ -348,7 +349,7 @@ impl Control {
     }
 
     /// Tells the last there is to tell, and gives everybody a moment to read it.
-    fn farewell(mut self) {
+    async fn farewell(mut self) {
         let now = Instant::now();
         self.take_reports(now);
         self.deliver(now);
@@ -364,7 +365,7 @@ impl Control {
             if now >= by || !peers.any(Peer::wants_to_write) {
                 break;
             }
-            std::thread::sleep(Duration::from_millis(5));
+            glommio::timer::sleep(Duration::from_millis(5)).await;
         }
         tracing::info!(path = %self.socket.path().display(), "control socket closed");
     }

@@ -1,7 +1,8 @@
-//! What control sleeps on: its clients' sockets, the shards' reports and signals.
+//! What control sleeps on: its clients' sockets, the shards' reports, signals, and time.
 //!
-//! One epoll. Not glommio: its Unix stream hides the descriptor, so SO_PEERCRED could not be read
-//! without `unsafe`, and a shard's report costs one eventfd write here instead of a foreign wake.
+//! Readiness is told by one epoll (level-triggered: who was not served is told of again), which a small
+//! `Ring` polls; ring and channels signal one eventfd, and that is what the executor sleeps on. Not
+//! glommio's own Unix stream: it hides the descriptor, so that SO_PEERCRED could not be read.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,16 +10,18 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, Timespec, epoll};
 use rustix::io::Errno;
+
+use crate::ring::{self, Arrival, Ring, Token};
 
 pub use rustix::event::epoll::EventFlags;
 
 /// Names the listener among what is ready.
 pub const LISTENER: u64 = u64::MAX;
-const BELL: u64 = u64::MAX - 1;
+const EPOLL: Token = Token { index: 0, generation: 0 };
 /// Most that is told at once; the rest comes with the next call.
 const READY_MAX: usize = 128;
 
@@ -71,20 +74,27 @@ impl<T> Channel<T> {
 /// The epoll and what it last told.
 pub struct Poller {
     epoll: OwnedFd,
+    ring: Ring,
+    alarm: glommio::io::BufferedFile,
+    /// When the ring's timer will signal, if one is armed.
+    timer: Option<Instant>,
     bell: Arc<Bell>,
     waker: Waker,
     ready: Vec<epoll::Event>,
 }
 
 impl Poller {
-    /// Errors: no descriptors are left.
+    /// To be made on the executor that will wait. Errors: no descriptors are left, or the ring is refused.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let eventfd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &eventfd, epoll::EventData::new_u64(BELL), EventFlags::IN)?;
+        // Blocking on purpose: io_uring turns a read of a non-blocking descriptor into EAGAIN.
+        let eventfd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
+        let mut ring = Ring::new(eventfd.as_fd())?;
+        ring.arm_read_poll(epoll.as_fd(), EPOLL);
+        let alarm = ring::alarm(eventfd.try_clone()?);
         let bell = Arc::new(Bell { eventfd, rung: AtomicBool::new(false) });
         let waker = bell.clone().into();
-        Ok(Self { epoll, bell, waker, ready: Vec::with_capacity(READY_MAX) })
+        Ok(Self { epoll, ring, alarm, timer: None, bell, waker, ready: Vec::with_capacity(READY_MAX) })
     }
 
     /// Watches `socket` under `name`.
@@ -104,7 +114,7 @@ impl Poller {
 
     /// Sleeps until something is ready, a channel has something, or `timeout` has passed (`None`:
     /// never). What a channel gave away to wake us comes back, in its order.
-    pub fn wait<A, B>(
+    pub async fn wait<A, B>(
         &mut self,
         timeout: Option<Duration>,
         first: &mut Channel<A>,
@@ -130,24 +140,56 @@ impl Poller {
                 Poll::Pending => {}
             }
         }
-        let timeout = if awake { Some(Duration::ZERO) } else { timeout };
-        let timeout = timeout
-            .map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) });
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.ready), timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        if self.ready.iter().any(|event| event.data.u64() == BELL) {
-            let _ = rustix::io::read(&self.bell.eventfd, &mut [0; 8]);
-            // What rings between these two lines is found in the channel before the next sleep.
-            self.bell.rung.store(false, Ordering::SeqCst);
+        self.look()?;
+        if !awake && self.ready.is_empty() {
+            self.sleep(timeout).await;
+            self.look()?;
         }
         Ok(given)
     }
 
+    /// Takes from the epoll what is ready now.
+    fn look(&mut self) -> io::Result<()> {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.ready), Some(&now)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    async fn sleep(&mut self, timeout: Option<Duration>) {
+        if let Some(timeout) = timeout {
+            let at = Instant::now() + timeout;
+            if self.timer.is_none_or(|timer| timer > at) {
+                self.timer = Some(at);
+                self.ring.arm_timer(timeout);
+            }
+        }
+        self.take_arrivals();
+        self.ring.signal(true);
+        if self.ring.is_quiet() {
+            // An error would be a broken eventfd: a turn too many is the worst that can come of it.
+            let _ = self.alarm.read_at(0, 8).await;
+        }
+        self.ring.signal(false);
+        // What rings between these two lines is found in the channel before the next sleep.
+        self.bell.rung.store(false, Ordering::SeqCst);
+        self.take_arrivals();
+    }
+
+    fn take_arrivals(&mut self) {
+        self.ring.collect();
+        while let Some(arrival) = self.ring.arrival() {
+            match arrival {
+                Arrival::Timer => self.timer = None,
+                Arrival::Readable { armed: false, .. } => self.ring.arm_read_poll(self.epoll.as_fd(), EPOLL),
+                _ => {}
+            }
+        }
+    }
+
     /// Names and flags of what is ready.
     pub fn ready(&self) -> impl Iterator<Item = (u64, EventFlags)> + '_ {
-        let ready = self.ready.iter().map(|event| (event.data.u64(), event.flags));
-        ready.filter(|(name, _)| *name != BELL)
+        self.ready.iter().map(|event| (event.data.u64(), event.flags))
     }
 }

@@ -249,6 +249,8 @@ pub struct Gate {
     pub established: AtomicU64,
     /// Which events anybody listens for (`event_mask`).
     pub events_wanted: AtomicU64,
+    /// Connections per address; touched only with `limits.connections_per_address`.
+    pub(super) addresses: std::sync::Mutex<std::collections::HashMap<std::net::IpAddr, u32>>,
 }
 
 /// Why a letter was not taken: the shard's mailbox is full.

@@ -1,2 +1,258 @@
-//! One core's executor with all that it owns.
+//! One core's executor with all that it owns: listeners, ring, connections, users, topics, tape, clock.
+//!
+//! A shard shares nothing (design section 2): plain fields of one struct on one thread. Its life is the
+//! loop in `run`, a loop of batches. This file performs no protocol: `opening` brings clients in,
+//! `receiving` hears them, `delivery` takes letters from control, `sending` writes, `sweeping` keeps
+//! time, `ending` lets go.
+
+pub mod clock;
+pub mod conn;
+mod delivery;
+mod ending;
+pub mod listener;
 pub mod mailbox;
+mod opening;
+mod receiving;
+
+mod sending;
+mod settings;
+mod sweeping;
+pub mod tape;
+pub mod topics;
+pub mod users;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::ring::{self, Arrival, Ring};
+use clock::{Clock, Sweep};
+use conn::Table;
+use listener::Listener;
+use mailbox::{Gate, Inbox, Mailbox, Owner, Report};
+use tape::{ChainId, Tape};
+use topics::Topics;
+use users::Users;
+
+use crate::message::{ConnId, Position, UserId};
+use crate::stats::ShardStats;
+
+pub use settings::Settings;
+
+/// Reports that may wait for control before events are dropped; replies never are.
+const REPORTS_MAX: usize = 65_536;
+
+/// What a shard is made from.
+#[derive(Debug)]
+pub struct Parts {
+    /// Its number, from 0.
+    pub number: u16,
+    /// The gateway's epoch.
+    pub epoch: u32,
+    /// Limits and timeouts as plain numbers.
+    pub settings: Settings,
+    /// Its own listeners, one per address.
+    pub listeners: Vec<Listener>,
+    /// Its mailbox.
+    pub inbox: Inbox,
+    /// Every shard's mailbox, by number, for hand-overs.
+    pub peers: Vec<Mailbox>,
+    /// Who owns which user.
+    pub owner: Owner,
+    /// What all shards share.
+    pub gate: Arc<Gate>,
+    /// To control.
+    pub reports: flume::Sender<Report>,
+}
+
+/// One shard.
+#[derive(Debug)]
+pub struct Shard {
+    number: u16,
+    epoch: u32,
+    settings: Settings,
+    listeners: Vec<Listener>,
+    inbox: Inbox,
+    peers: Vec<Mailbox>,
+    owner: Owner,
+    gate: Arc<Gate>,
+    reports: flume::Sender<Report>,
+
+    ring: Ring,
+    clock: Clock,
+    sweep: Sweep,
+    /// When the ring's timer will wake us, if one is armed.
+    timer: Option<Instant>,
+    table: Table,
+    users: Users,
+    topics: Topics,
+    tape: Tape,
+    /// Chains of pushes to users, to single connections, and the newest seq among the former.
+    user_chains: HashMap<UserId, ChainId>,
+    connection_chains: HashMap<u32, ChainId>,
+    user_seq: u64,
+
+    /// Slots with something to receive, and with something to send.
+    readable: VecDeque<u32>,
+    marked: VecDeque<u32>,
+    /// Cursors below this may still be needed: `Tape::trim`.
+    needed_after: u64,
+    /// The same, being collected by the running pass of the sweep.
+    needed_after_next: u64,
+    /// Bytes appended since nobody was marked: letters wait while it is too much.
+    unsent_bytes: usize,
+    receiver: receiving::Receiver,
+    sender: sending::Sender,
+    connects: opening::ConnectRate,
+    draining: Option<ending::Drain>,
+    stopped: bool,
+    stats: ShardStats,
+}
+
+impl Shard {
+    /// Makes the shard, on the thread that will run it.
+    ///
+    /// Errors: the ring was refused (`Ring::new`).
+    pub fn new(parts: Parts) -> io::Result<Self> {
+        let Parts { number, epoch, settings, listeners, inbox, peers, owner, gate, reports } = parts;
+        let clock = Clock::start();
+        Ok(Self {
+            ring: Ring::new(inbox.eventfd().as_fd())?,
+            sweep: Sweep::new(&settings.timeouts, clock.now()),
+            tape: Tape::new(settings.tape),
+            receiver: receiving::Receiver::new(),
+            sender: sending::Sender::default(),
+            connects: opening::ConnectRate::new(settings.connects_per_second),
+            stats: ShardStats { shard: number, ..ShardStats::default() },
+            number,
+            epoch,
+            settings,
+            listeners,
+            inbox,
+            peers,
+            owner,
+            gate,
+            reports,
+            clock,
+            timer: None,
+            table: Table::default(),
+            users: Users::new(),
+            topics: Topics::default(),
+            user_chains: HashMap::new(),
+            connection_chains: HashMap::new(),
+            user_seq: 0,
+            readable: VecDeque::new(),
+            marked: VecDeque::new(),
+            needed_after: u64::MAX,
+            unsent_bytes: 0,
+            needed_after_next: u64::MAX,
+            draining: None,
+            stopped: false,
+        })
+    }
+
+    /// Runs until told to stop, inside a glommio executor.
+    pub async fn run(mut self) -> io::Result<()> {
+        let alarm = self.alarm()?;
+        self.arm_listeners();
+        while !self.stopped {
+            self.collect();
+            self.receive();
+            self.take_letters();
+            self.keep_time();
+            self.send();
+            self.rest(&alarm).await;
+        }
+        self.close_all();
+        Ok(())
+    }
+
+    /// Takes what the ring has to tell: new clients, sockets to read, sockets that take bytes again.
+    fn collect(&mut self) {
+        self.clock.advance();
+        self.stats.turns += 1;
+        self.ring.collect();
+        while let Some(arrival) = self.ring.arrival() {
+            match arrival {
+                Arrival::Accepted { listener, socket, armed } => self.accepted(listener, socket, armed),
+                Arrival::AcceptFailed { listener, error } => self.accept_failed(listener, &error),
+                Arrival::Readable { token, armed } => self.became_readable(token, armed),
+                Arrival::Writable { token } => self.became_writable(token),
+                Arrival::Timer => self.timer = None,
+            }
+        }
+    }
+
+    /// Sleeps until the ring or the mailbox has something, or time is due; only yields when there is work.
+    async fn rest(&mut self, alarm: &glommio::io::BufferedFile) {
+        let busy = !self.readable.is_empty() || !self.marked.is_empty() || self.is_telling_clients_to_leave();
+        if busy || self.stopped {
+            glommio::executor().yield_if_needed().await;
+            return;
+        }
+        self.arm_timer();
+        self.ring.collect();
+        self.ring.signal(true);
+        self.inbox.fall_asleep();
+        if self.ring.is_quiet() && self.inbox.is_empty() {
+            // An error would be a broken eventfd: a turn too many is the worst that can come of it.
+            let _ = alarm.read_at(0, 8).await;
+        }
+        self.inbox.stay_awake();
+        self.ring.signal(false);
+    }
+
+    /// The eventfd as glommio reads it.
+    fn alarm(&self) -> io::Result<glommio::io::BufferedFile> {
+        Ok(ring::alarm(self.inbox.eventfd().try_clone()?))
+    }
+
+    fn arm_timer(&mut self) {
+        let now = self.clock.now();
+        let Some(due) = self.due_in(now) else { return };
+        let at = now + due;
+        // An earlier timer is good enough: it costs one empty turn.
+        if self.timer.is_some_and(|timer| timer <= at && timer > now) {
+            return;
+        }
+        self.timer = Some(at);
+        self.ring.arm_timer(due.max(Duration::from_millis(1)));
+    }
+
+    /// This connection's id.
+    fn id(&self, index: u32) -> ConnId {
+        ConnId { shard: self.number, index, generation: self.table[index].generation }
+    }
+
+    /// Where this shard stands in the sequence.
+    fn position(&self) -> Position {
+        Position { epoch: self.epoch, seq: self.tape.head() }
+    }
+
+    /// Puts slot `index` among those with something to send.
+    fn mark(&mut self, index: u32) {
+        let slot = &mut self.table[index];
+        if !slot.is(conn::flag::MARKED) {
+            slot.set(conn::flag::MARKED);
+            self.marked.push_back(index);
+        }
+    }
+
+    fn wants(&self, event: u64) -> bool {
+        self.gate.events_wanted.load(Ordering::Relaxed) & event != 0
+    }
+
+    /// Tells the listeners of `/v1/events`; they lose what they do not take in time, and are told.
+    fn report(&mut self, connection: ConnId, user: Option<UserId>, what: mailbox::Happening) {
+        let event = mailbox::Event { connection, user, at_ms: self.clock.unix_ms(), what };
+        if self.reports.len() >= REPORTS_MAX {
+            self.stats.events_dropped += 1;
+            return;
+        }
+        // Control has gone only when the gateway ends.
+        let _ = self.reports.send(Report::Event(event));
+    }
+}

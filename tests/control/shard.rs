@@ -15,6 +15,7 @@ use corecast::shard::mailbox::{
     Event, Gate, Happening, Inbox, Letter, Owner, Presence, Reply, Report, Request, TopicCount, mailbox,
 };
 use corecast::stats::{CloseReason, ShardStats};
+use glommio::{LocalExecutorBuilder, Placement};
 
 /// Two shards; on one of them lives the user `a` with the connection `0-1-2`.
 pub const SHARDS: u16 = 2;
@@ -49,7 +50,9 @@ impl Gateway {
         let socket = control::bind(&config, &dir.path().join("control.sock")).expect("binds");
         let (config, shared) = (Arc::new(config), gate.clone());
         threads.push(std::thread::spawn(move || {
-            control::run(socket, config, 0xa1, shards, shared, reports, signals_in);
+            let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).ring_depth(64);
+            let run = || control::run(socket, config, 0xa1, shards, shared, reports, signals_in);
+            executor.make().expect("an executor").run(run());
         }));
         Self { dir, gate, signals, threads }
     }

@@ -1,4 +1,4 @@
-//! The protocols as their specifications say, without sockets or a clock: one file per room and subject.
+//! The protocols as their specifications tell them: no sockets, no clock, milliseconds.
 
 mod envelope;
 mod request;

@@ -1,7 +1,16 @@
 //! The configuration: one typed struct, parsed once at the edge (Rule 9).
 //!
 //! Every key is optional. `systemd/corecast.toml` shows each with its default; a test keeps the two
-//! equal. Flags beat `CORECAST_*` variables beat the file (`config::load`).
+//! equal. Flags beat `CORECAST_*` variables beat the file.
+//! Never read again once the gateway runs: there is no reload. Next: `load` for where values come
+//! from and who is blamed for a bad one, `check` for what they must be, `size` for `"64KiB"`.
+
+mod check;
+mod load;
+mod size;
+
+pub use load::{ConfigError, Origin, assign, environment, load};
+pub use size::{BadByteSize, ByteSize};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,7 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Everything that can be configured.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Client addresses; every shard listens on each.
@@ -36,7 +45,7 @@ pub struct Config {
 }
 
 /// `[control]`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Control {
     /// Path; empty is the default for this user (contract section 3).
@@ -61,7 +70,7 @@ pub struct Control {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Longest request head.
@@ -93,7 +102,7 @@ pub struct Limits {
 }
 
 /// `[timeouts]`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
     /// Accept to complete request head and known identity.
@@ -126,7 +135,7 @@ pub struct Timeouts {
 }
 
 /// `[history]`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct History {
     /// Messages kept per topic or user.
@@ -147,18 +156,19 @@ pub enum AuthMode {
 }
 
 /// `[auth]`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
     /// Absent is `open`, and refused at start on a listener that is not loopback: there the file has
     /// to name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<AuthMode>,
     /// Whether a client without a user may connect.
     pub anonymous: bool,
 }
 
 /// `[web]`
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Web {
     /// Serve `GET /echo`, on loopback listeners.
@@ -178,7 +188,7 @@ pub enum LogFormat {
 }
 
 /// `[log]`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// A tracing filter: `info`, `debug`, `corecast::shard=debug,info`.
@@ -188,44 +198,49 @@ pub struct Log {
 }
 
 /// `[admin]`
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {}
-
-/// A size in bytes; written `"64KiB"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ByteSize(pub u64);
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-impl ByteSize {
-    /// As a length in memory.
-    pub fn bytes(self) -> usize {
-        self.0 as usize
-    }
-}
-
-impl Serialize for ByteSize {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for ByteSize {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        u64::deserialize(deserializer).map(Self)
-    }
-}
-
+/// Durations, written as `"30s"`, `"10min"`, `"500ms"`.
 mod duration {
-    use super::*;
+    use std::fmt;
+    use std::time::Duration;
+
     pub fn serialize<S: serde::Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&humantime::format_duration(*value).to_string())
+        serializer.collect_str(&humantime::format_duration(*value))
     }
+
     pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map_err(serde::de::Error::custom)
+        deserializer.deserialize_str(Written)
+    }
+
+    struct Written;
+
+    impl serde::de::Visitor<'_> for Written {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration with its unit, such as \"30s\", \"10min\" or \"500ms\"")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Duration, E> {
+            humantime::parse_duration(text).map_err(|error| {
+                let text = text.escape_debug();
+                E::custom(format_args!("\"{text}\" is not a duration such as \"30s\" or \"10min\": {error}"))
+            })
+        }
+    }
+}
+
+impl Config {
+    /// As TOML that `load` reads back to an equal configuration. Keys without a value (`auth.mode`
+    /// where it is absent) are left out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("every key is a plain TOML value")
     }
 }
 

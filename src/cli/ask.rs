@@ -1,0 +1,204 @@
+//! The commands that only look: `who`, `topics`, `events`.
+
+use std::io::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::failure::Failure;
+use super::table::{age, aligned, counted, grouped, listed};
+use super::{Gateway, print_json, print_line};
+use crate::control::command::{Answer, Command, TopicAnswer};
+use crate::message::{Topic, UserId};
+use crate::shard::mailbox::{Presence, event_mask};
+
+/// `corecast who`
+#[derive(Debug, Args)]
+pub(super) struct WhoFlags {
+    user: UserId,
+    /// Print JSON instead
+    #[arg(long)]
+    json: bool,
+}
+
+/// `corecast topics`
+#[derive(Debug, Args)]
+pub(super) struct TopicsFlags {
+    /// Only this one
+    topic: Option<Topic>,
+    /// Print JSON instead
+    #[arg(long)]
+    json: bool,
+}
+
+/// `corecast events`
+#[derive(Debug, Args)]
+pub(super) struct EventsFlags {
+    /// Which kinds, instead of all
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    types: Vec<EventKind>,
+    /// Accepted because every command has it: events are JSON anyway
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum EventKind {
+    /// A client was established
+    Connect,
+    /// An established client ended
+    Disconnect,
+    /// A client sent a message
+    Uplink,
+}
+
+impl EventKind {
+    fn mask(self) -> u64 {
+        match self {
+            Self::Connect => event_mask::CONNECT,
+            Self::Disconnect => event_mask::DISCONNECT,
+            Self::Uplink => event_mask::UPLINK,
+        }
+    }
+}
+
+/// Lists a user's connections. A user without any is no failure.
+pub(super) fn who(flags: WhoFlags, gateway: &Gateway, out: &mut dyn Write) -> Result<(), Failure> {
+    let command = Command::Presence(flags.user.clone());
+    let Answer::Presence(connections) = gateway.ask(&command)? else { return Err(Failure::Answer) };
+    if flags.json {
+        let online = !connections.is_empty();
+        return print_json(out, &json!({ "user": flags.user, "online": online, "connections": connections }));
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    write!(out, "{}", presence_text(&flags.user, &connections, now)).map_err(Failure::Output)
+}
+
+/// `now` is the time since the Unix epoch.
+fn presence_text(user: &UserId, connections: &[Presence], now: Duration) -> String {
+    if connections.is_empty() {
+        return format!("{user}: no connections\n");
+    }
+    let mut rows = vec![["CONNECTION", "TRANSPORT", "REMOTE", "AGE"].map(str::to_owned).to_vec()];
+    rows.extend(connections.iter().map(|connection| {
+        let since = now.saturating_sub(Duration::from_millis(connection.connected_at));
+        vec![connection.id.to_string(), connection.transport.clone(), connection.remote.clone(), age(since)]
+    }));
+    // Topics may be many: they take what the others leave of the line.
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let taken = (0..4).map(|column| width(column) + 2).sum();
+    rows[0].push("TOPICS".to_owned());
+    for (row, connection) in rows[1..].iter_mut().zip(connections) {
+        let topics: Vec<&str> = connection.topics.iter().map(Topic::as_str).collect();
+        row.push(if topics.is_empty() { "(none)".to_owned() } else { listed(&topics, taken) });
+    }
+    format!("{user}: {}\n{}", counted(connections.len() as u64, "connection"), aligned(&rows))
+}
+
+/// Lists topics with their subscribers.
+pub(super) fn topics(flags: TopicsFlags, gateway: &Gateway, out: &mut dyn Write) -> Result<(), Failure> {
+    let one = flags.topic.is_some();
+    let command = flags.topic.map_or(Command::Topics, Command::Topic);
+    let Answer::Topics(mut topics) = gateway.ask(&command)? else { return Err(Failure::Answer) };
+    if flags.json {
+        return match topics.first() {
+            Some(topic) if one => print_json(out, topic),
+            _ => print_json(out, &json!({ "topics": topics })),
+        };
+    }
+    topics.sort_by(|a, b| a.topic.cmp(&b.topic));
+    write!(out, "{}", topics_text(&topics)).map_err(Failure::Output)
+}
+
+fn topics_text(topics: &[TopicAnswer]) -> String {
+    if topics.is_empty() {
+        return "no topics\n".to_owned();
+    }
+    let mut rows = vec![["TOPIC", "CONNECTIONS", "NEWEST"].map(str::to_owned).to_vec()];
+    rows.extend(topics.iter().map(|topic| {
+        let newest = topic.position.map_or("-".to_owned(), |position| position.to_string());
+        vec![topic.topic.to_string(), grouped(topic.connections), newest]
+    }));
+    aligned(&rows)
+}
+
+/// Prints events until the reader or the gateway goes.
+pub(super) fn events(flags: EventsFlags, gateway: &Gateway, out: &mut dyn Write) -> Result<(), Failure> {
+    let kinds = if flags.types.is_empty() { EventKind::value_variants() } else { &flags.types };
+    let mask = kinds.iter().fold(0, |mask, kind| mask | kind.mask());
+    let mut client = gateway.connect()?;
+    let sent = client.send(&Command::Events { mask }).and_then(|_| client.flush());
+    sent.map_err(|error| gateway.failed(error))?;
+    loop {
+        match client.receive().map_err(|error| gateway.failed(error))? {
+            (_, Ok(Answer::Event(line))) => print_line(out, &terminal_safe(&line))?,
+            (_, Ok(_)) => return Err(Failure::Answer),
+            (_, Err(refused)) => return Err(Failure::Refused(refused)),
+        }
+    }
+}
+
+/// JSON may hold DEL and U+0080 to U+009F as they are; to some terminals they are commands, and an
+/// uplink's text is a stranger's. Escaped they are the same JSON.
+fn terminal_safe(json: &str) -> String {
+    let shown = |c: char| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    if json.chars().any(char::is_control) { json.chars().map(shown).collect() } else { json.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Position;
+
+    fn name(text: &str) -> Topic {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn who_lists_id_transport_remote_age_and_topics_in_80_columns() {
+        let presence = |id: &str, topics: &[&str]| Presence {
+            id: id.parse().unwrap(),
+            transport: "ws".to_owned(),
+            remote: "127.0.0.1:53412".to_owned(),
+            connected_at: 1_000_000,
+            topics: topics.iter().map(|topic| name(topic)).collect(),
+        };
+        let many = ["a-long-name"; 6];
+        let connections =
+            [presence("0-1841-7", &["news", "sport"]), presence("1-2-0", &[]), presence("1-3-0", &many)];
+        let text = presence_text(&name("a"), &connections, Duration::from_secs(1062));
+        let expected = "a: 3 connections\n\
+            CONNECTION  TRANSPORT  REMOTE           AGE    TOPICS\n\
+            0-1841-7    ws         127.0.0.1:53412  1m 2s  news, sport\n\
+            1-2-0       ws         127.0.0.1:53412  1m 2s  (none)\n";
+        assert!(text.starts_with(expected), "{text}");
+        assert!(
+            text.ends_with("a-long-name, and 5 more\n") && text.lines().all(|line| line.len() <= 80),
+            "{text}"
+        );
+        assert_eq!(presence_text(&name("a"), &[], Duration::ZERO), "a: no connections\n");
+    }
+
+    #[test]
+    fn topics_lists_subscribers_and_the_newest_position() {
+        let position = Some(Position { epoch: 0x1a2b_3c4d, seq: 17 });
+        let topics = [
+            TopicAnswer { topic: name("news"), connections: 1200, position },
+            TopicAnswer { topic: name("x"), connections: 1, position: None },
+        ];
+        let expected = "TOPIC  CONNECTIONS  NEWEST\n\
+                        news         1,200  1a2b3c4d-17\n\
+                        x                1  -\n";
+        assert_eq!(topics_text(&topics), expected);
+    }
+
+    #[test]
+    fn an_event_cannot_command_the_terminal_and_stays_the_same_json() {
+        let line = "{\"data\":\"\u{9b}31m\u{7f}\"}";
+        let safe = terminal_safe(line);
+        assert!(!safe.chars().any(char::is_control));
+        let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(parse(&safe), parse(line));
+    }
+}

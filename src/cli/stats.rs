@@ -1,0 +1,150 @@
+//! `corecast stats`: the counters, in total and per shard.
+
+use std::io::Write;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::failure::Failure;
+use super::table::{age, aligned, counted, grouped};
+use super::{Gateway, print_json};
+use crate::control::command::{Answer, Command, Stats};
+use crate::control::stats_json;
+use crate::stats::{CLOSE_REASONS, CloseReason, ShardStats};
+
+/// `corecast stats`
+#[derive(Debug, Args)]
+pub(super) struct StatsFlags {
+    /// Print JSON instead, with every counter
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows the counters once.
+pub(super) fn stats(flags: &StatsFlags, gateway: &Gateway, out: &mut dyn Write) -> Result<(), Failure> {
+    let Answer::Stats(stats) = gateway.ask(&Command::Stats)? else { return Err(Failure::Answer) };
+    if flags.json {
+        return print_json(out, &stats_json(&stats));
+    }
+    let at = gateway.path().display();
+    writeln!(out, "{}gateway at {at}", stats_text(&stats)).map_err(Failure::Output)
+}
+
+/// One column of the table.
+type Column = (&'static str, fn(&ShardStats) -> u64);
+
+/// What an operator looks at first; the rest is in `--json` and `GET /metrics`.
+const NOW: [Column; 7] = [
+    ("CLIENTS", |shard| shard.connections),
+    ("SOCKETS", |shard| shard.open),
+    ("USERS", |shard| shard.users),
+    ("TOPICS", |shard| shard.topics),
+    ("BLOCKED", |shard| shard.blocked),
+    ("HELD", |shard| shard.tape_messages),
+    ("HELD BYTES", |shard| shard.tape_bytes),
+];
+
+const SINCE_START: [Column; 6] = [
+    ("ACCEPTED", |shard| shard.accepted),
+    ("CLOSED", ShardStats::closed_total),
+    ("PUSHES", |shard| shard.pushes),
+    ("DELIVERED", |shard| shard.delivered),
+    ("SENT BYTES", |shard| shard.sent_bytes),
+    ("UPLINKS", |shard| shard.uplinks),
+];
+
+fn stats_text(stats: &Stats) -> String {
+    let up = age(Duration::from_secs(stats.uptime_s));
+    let state = if stats.draining { "draining" } else { "serving" };
+    let mut text = format!("corecast {}, {state}, up {up}, position {}\n", stats.version, stats.position);
+    text += &format!(
+        "{} accepted, {} refused, of these {} busy; {}\n",
+        counted_push(stats.accepted),
+        grouped(stats.refused),
+        grouped(stats.busy),
+        counted(stats.control_clients, "control client"),
+    );
+    for (title, columns) in [("now", &NOW[..]), ("since start", &SINCE_START[..])] {
+        text += &format!("\n{title}\n{}", aligned(&rows(stats, columns)));
+    }
+    let mut closed = [0; CLOSE_REASONS];
+    for shard in &stats.shards {
+        for (sum, count) in closed.iter_mut().zip(shard.closed) {
+            *sum += count;
+        }
+    }
+    let reasons = CloseReason::ALL.iter().filter(|reason| closed[**reason as usize] > 0);
+    let mut rows = vec![vec!["CLOSED BECAUSE".to_owned(), "SOCKETS".to_owned()]];
+    rows.extend(reasons.map(|reason| vec![reason.name().to_owned(), grouped(closed[*reason as usize])]));
+    if rows.len() > 1 {
+        text += &format!("\n{}", aligned(&rows));
+    }
+    text + "\n"
+}
+
+fn counted_push(pushes: u64) -> String {
+    format!("{} push{}", grouped(pushes), if pushes == 1 { "" } else { "es" })
+}
+
+/// A row per shard, and one with their sums.
+fn rows(stats: &Stats, columns: &[Column]) -> Vec<Vec<String>> {
+    let row = |name: String, value: &dyn Fn(&Column) -> u64| {
+        let values = columns.iter().map(|column| grouped(value(column)));
+        std::iter::once(name).chain(values).collect::<Vec<String>>()
+    };
+    let mut rows = vec![
+        std::iter::once("SHARD").chain(columns.iter().map(|column| column.0)).map(str::to_owned).collect(),
+    ];
+    rows.extend(stats.shards.iter().map(|shard| row(shard.shard.to_string(), &|column| column.1(shard))));
+    rows.push(row("all".to_owned(), &|column| stats.shards.iter().map(column.1).sum()));
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Position;
+
+    fn two_shards() -> Stats {
+        let mut shard = ShardStats { connections: 7500, open: 7501, accepted: 9000, ..ShardStats::default() };
+        shard.closed[CloseReason::Kicked as usize] = 1499;
+        let second = ShardStats { shard: 1, sent_bytes: 1 << 40, tape_bytes: 64 << 20, ..shard.clone() };
+        Stats {
+            version: "0.1.0".to_owned(),
+            uptime_s: 3720,
+            position: Position { epoch: 0x1a2b_3c4d, seq: 17 },
+            draining: false,
+            accepted: 17,
+            refused: 3,
+            busy: 1,
+            control_clients: 1,
+            shards: vec![shard, second],
+        }
+    }
+
+    #[test]
+    fn stats_shows_totals_and_each_shard_in_80_columns() {
+        let text = stats_text(&two_shards());
+        let head = "corecast 0.1.0, serving, up 1h 2m, position 1a2b3c4d-17\n\
+                    17 pushes accepted, 3 refused, of these 1 busy; 1 control client\n";
+        assert!(text.starts_with(head), "{text}");
+        let all: Vec<&str> =
+            text.lines().find(|line| line.starts_with("all")).unwrap().split_whitespace().collect();
+        assert_eq!(all[..3], ["all", "15,000", "15,002"]);
+        assert!(text.contains("\nkicked            2,998\n"), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    }
+
+    #[test]
+    fn stats_as_json_names_every_reason_and_keeps_every_counter() {
+        let value = stats_json(&two_shards());
+        let closed = value["shards"][0]["closed"].as_object().unwrap();
+        assert_eq!(closed.len(), CLOSE_REASONS);
+        assert_eq!(closed["kicked"], 1499);
+        assert_eq!(value["shards"][1]["sent_bytes"], 1u64 << 40);
+        assert_eq!(value["position"], "1a2b3c4d-17");
+        assert_eq!(value["totals"]["connections"], 15_000);
+        assert_eq!(value["totals"]["closed"]["kicked"], 2998);
+        assert_eq!(value["totals"].get("shard"), None);
+    }
+}

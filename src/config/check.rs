@@ -1,0 +1,192 @@
+//! What the values of a configuration must be, after everything is merged.
+//!
+//! Refuses what cannot work or would not do what it says; never adjusts a value quietly. Each refusal
+//! names the key and both numbers. Where a value came from is `load`'s to add.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::time::Duration;
+
+use super::{ByteSize, Config};
+
+/// Most shards: more than any machine has cores to pin them to.
+const SHARDS_MAX: u16 = 1024;
+/// Longest duration anywhere: deadlines are counted in ticks of 32 bits.
+const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Longest message, body or buffer: frame offsets and lengths are 32 bits wide inside.
+const BYTES_MAX: ByteSize = ByteSize(1 << 30);
+/// Longest path of a Unix socket: `sun_path` holds 108 bytes with its NUL (unix(7)).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// A value that cannot be.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    /// Its key, as in `limits.message_bytes`.
+    pub key: &'static str,
+    /// What it must be, with the numbers.
+    pub message: String,
+}
+
+/// Looks at every key that has bounds. Errors: the first that is out of them.
+pub(super) fn check(config: &Config) -> Result<(), Wrong> {
+    listeners(config)?;
+    sizes(config)?;
+    counts(config)?;
+    durations(config)?;
+    heartbeat(config)?;
+    log_filter(&config.log.level)
+}
+
+fn wrong<T>(key: &'static str, message: String) -> Result<T, Wrong> {
+    Err(Wrong { key, message })
+}
+
+fn within<T: PartialOrd + Display>(key: &'static str, value: T, least: T, most: T) -> Result<(), Wrong> {
+    if value < least || value > most {
+        return wrong(key, format!("is {value}, must be {least} to {most}"));
+    }
+    Ok(())
+}
+
+fn listeners(config: &Config) -> Result<(), Wrong> {
+    if config.listen.is_empty() {
+        return wrong(
+            "listen",
+            "is empty, must name at least one address such as \"127.0.0.1:8080\"".to_owned(),
+        );
+    }
+    let mut seen = BTreeSet::new();
+    // Twice the same would not be refused by the kernel: SO_REUSEPORT lets one process share with itself.
+    if let Some(twice) = config.listen.iter().find(|address| address.port() != 0 && !seen.insert(**address)) {
+        return wrong("listen", format!("names {twice} twice"));
+    }
+    within("shards", config.shards, 0, SHARDS_MAX)?;
+    let socket = config.control.socket.as_os_str().as_encoded_bytes();
+    if socket.len() > SOCKET_PATH_BYTES_MAX {
+        let length = socket.len();
+        return wrong(
+            "control.socket",
+            format!("is {length} bytes long, must be at most {SOCKET_PATH_BYTES_MAX} (the kernel's limit)"),
+        );
+    }
+    if socket.contains(&0) {
+        return wrong("control.socket", "holds a NUL byte".to_owned());
+    }
+    Ok(())
+}
+
+fn sizes(config: &Config) -> Result<(), Wrong> {
+    let (control, limits) = (&config.control, &config.limits);
+    within("control.reply_bytes", control.reply_bytes, ByteSize(1), BYTES_MAX)?;
+    within("control.body_bytes", control.body_bytes, ByteSize(1), BYTES_MAX)?;
+    within("control.mailbox_bytes", control.mailbox_bytes, ByteSize(1), ByteSize(i64::MAX as u64))?;
+    // Below 64 bytes not even `GET /ws HTTP/1.1` with a Host and a key fits.
+    within("limits.head_bytes", limits.head_bytes, ByteSize(64), ByteSize(1 << 20))?;
+    within("limits.target_bytes", limits.target_bytes, ByteSize(1), ByteSize(1 << 20))?;
+    within("limits.message_bytes", limits.message_bytes, ByteSize(1), BYTES_MAX)?;
+    // 4 KiB is near what the kernel raises a smaller SO_SNDBUF to (socket(7)); it stores twice the value
+    // in an int.
+    within("limits.socket_send_bytes", limits.socket_send_bytes, ByteSize(4096), ByteSize((1 << 30) - 1))?;
+    within("limits.send_backlog_bytes", limits.send_backlog_bytes, ByteSize(1), BYTES_MAX)?;
+    within("history.bytes", config.history.bytes, ByteSize(1), ByteSize(i64::MAX as u64))?;
+    let (backlog, message) = (limits.send_backlog_bytes, limits.message_bytes);
+    if backlog < message {
+        return wrong(
+            "limits.send_backlog_bytes",
+            format!("is {backlog}, must be at least limits.message_bytes, which is {message}"),
+        );
+    }
+    Ok(())
+}
+
+fn counts(config: &Config) -> Result<(), Wrong> {
+    let (control, limits) = (&config.control, &config.limits);
+    within("control.clients", control.clients, 1, 65_536)?;
+    within("control.mailbox_messages", control.mailbox_messages, 1, 1 << 24)?;
+    within("limits.header_lines", limits.header_lines, 1, 1024)?;
+    within("limits.fragments", limits.fragments, 1, u32::MAX)?;
+    within("limits.topics_per_connection", limits.topics_per_connection, 1, 65_535)?;
+    within("history.messages", config.history.messages, 1, u32::MAX)
+}
+
+fn durations(config: &Config) -> Result<(), Wrong> {
+    let timeouts = &config.timeouts;
+    let durations = [
+        ("control.request_timeout", config.control.request_timeout),
+        ("timeouts.handshake", timeouts.handshake),
+        ("timeouts.message", timeouts.message),
+        ("timeouts.send", timeouts.send),
+        ("timeouts.close", timeouts.close),
+        ("timeouts.pong", timeouts.pong),
+        ("timeouts.drain", timeouts.drain),
+        ("history.age", config.history.age),
+    ];
+    for (key, duration) in durations {
+        if duration < Duration::from_millis(1) || duration > DURATION_MAX {
+            let is = humantime::format_duration(duration);
+            return wrong(key, format!("is {is}, must be 1ms to 7days"));
+        }
+    }
+    Ok(())
+}
+
+/// The period is told to clients in whole seconds and kept in 16 bits per connection.
+fn heartbeat(config: &Config) -> Result<(), Wrong> {
+    let timeouts = &config.timeouts;
+    let (least, period, most) = (timeouts.heartbeat_min, timeouts.heartbeat, timeouts.heartbeat_max);
+    let written = humantime::format_duration;
+    for (key, duration) in
+        [("timeouts.heartbeat_min", least), ("timeouts.heartbeat", period), ("timeouts.heartbeat_max", most)]
+    {
+        if duration.subsec_nanos() != 0 || !(1..=u64::from(u16::MAX)).contains(&duration.as_secs()) {
+            return wrong(key, format!("is {}, must be whole seconds from 1s to 65535s", written(duration)));
+        }
+    }
+    if least > most {
+        return wrong(
+            "timeouts.heartbeat_min",
+            format!(
+                "is {}, must be at most timeouts.heartbeat_max, which is {}",
+                written(least),
+                written(most)
+            ),
+        );
+    }
+    if period < least || period > most {
+        return wrong(
+            "timeouts.heartbeat",
+            format!(
+                "is {}, must be from timeouts.heartbeat_min ({}) to timeouts.heartbeat_max ({})",
+                written(period),
+                written(least),
+                written(most)
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// Stricter than the filter's own parser, which takes a mistyped level for the name of a module and
+/// then logs nothing at all.
+fn log_filter(filter: &str) -> Result<(), Wrong> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let bad = filter.split(',').find(|part| match part.rsplit_once('=') {
+        Some((target, word)) => target.is_empty() || !level(word),
+        None => !level(part),
+    });
+    if let Some(bad) = bad {
+        return wrong(
+            "log.level",
+            format!(
+                "\"{}\" is neither a level ({}) nor a module with one, as in \"corecast::shard=debug,info\"",
+                bad.escape_debug(),
+                LEVELS.join(", ")
+            ),
+        );
+    }
+    match tracing_subscriber::EnvFilter::try_new(filter) {
+        Ok(_) => Ok(()),
+        Err(error) => wrong("log.level", format!("\"{}\": {error}", filter.escape_debug())),
+    }
+}

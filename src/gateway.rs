@@ -1,0 +1,234 @@
+//! Starts the shards and control, hears signals, and waits for the end.
+//!
+//! Everything that can be refused at start is tried before the first client can connect; each refusal
+//! is a `Fatal`. Afterwards nothing here takes part in the work.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
+use rustix::process::{Resource, Rlimit};
+use signal_hook::consts::signal::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::Config;
+use crate::control::{self, BoundSocket, Signal, SocketError};
+use crate::fatal::{self, Fatal};
+use crate::shard::listener::{self, Listener, SocketOptions};
+use crate::shard::mailbox::{Gate, Inbox, Mailbox, Owner, Report, mailbox};
+use crate::shard::{Parts, Settings, Shard};
+
+/// Descriptors kept for everything that is not a client: at least this many, or a hundredth.
+const RESERVE_MIN: u64 = 256;
+/// Memory that a shard's executor sets aside for file I/O, which shards hardly do. glommio refuses less.
+const EXECUTOR_IO_BYTES: usize = 64 << 10;
+const EXECUTOR_RING_ENTRIES: usize = 64;
+
+/// Runs the gateway until it has drained. Errors: why it did not start.
+pub fn serve(config: Config) -> Result<(), Fatal> {
+    fatal::check_host()?;
+    let connections_max = raise_descriptor_limit(&config)?;
+    let path = control::default_path(&config.control.socket);
+    let cpus = cpus_for(config.shards)?;
+    let shards = cpus.len() as u16;
+    let (addresses, listeners) = listen(&config, shards)?;
+    let socket = control::bind(&config, &path).map_err(Fatal::from)?;
+    let epoch = choose_epoch();
+    let gate = Arc::new(Gate::default());
+    let owner = Owner::new(shards);
+    let (reports, reports_in) = flume::unbounded();
+    let (mailboxes, inboxes) = make_mailboxes(&config, shards)?;
+    let settings = Settings::new(&config, connections_max);
+    let mut threads = Vec::new();
+    for (number, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
+        let parts = Parts {
+            number: number as u16,
+            epoch,
+            settings: settings.clone(),
+            listeners,
+            inbox,
+            peers: mailboxes.clone(),
+            owner: owner.clone(),
+            gate: gate.clone(),
+            reports: reports.clone(),
+        };
+        threads.push(start_shard(parts, cpus[number])?);
+    }
+    drop(reports);
+    let (signals, signals_in) = flume::unbounded();
+    listen_to_signals(signals).map_err(|error| Fatal::thread_start("signals", error))?;
+    let shards = control::Shards { mailboxes, owner };
+    announce(&addresses, &path, threads.len());
+    run_control(socket, config, epoch, shards, gate, reports_in, signals_in)?;
+    for thread in threads {
+        // A shard that failed has aborted the process (Rule 6): what is left is the ordinary end.
+        let _ = thread.join();
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Raises the soft limit to the hard one. Gives how many clients that leaves room for, or the configured
+/// number.
+fn raise_descriptor_limit(config: &Config) -> Result<u64, Fatal> {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // A refusal leaves the soft limit as it was: it counts either way.
+    let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+    let nofile = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(1 << 30);
+    let reserve = RESERVE_MIN.max(nofile / 100);
+    let wanted = u64::from(config.limits.connections);
+    if nofile <= reserve || wanted + reserve > nofile {
+        return Err(Fatal::Descriptors { limit: nofile, needed: wanted.max(1) + reserve });
+    }
+    Ok(if wanted == 0 { nofile - reserve } else { wanted })
+}
+
+/// One CPU for each shard, out of those this process may use. More shards than CPUs share them.
+fn cpus_for(shards: u16) -> Result<Vec<usize>, Fatal> {
+    let set = rustix::thread::sched_getaffinity(None)
+        .map_err(|error| Fatal::thread_start("shard 0", error.into()))?;
+    let allowed: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect();
+    let count = if shards == 0 { allowed.len() } else { usize::from(shards) };
+    Ok(allowed.into_iter().cycle().take(count).collect())
+}
+
+/// Binds every address for every shard. Gives the addresses with the ports chosen, and each shard's
+/// listeners.
+fn listen(config: &Config, shards: u16) -> Result<(Vec<SocketAddr>, Vec<Vec<Listener>>), Fatal> {
+    let options = SocketOptions { send_bytes: config.limits.socket_send_bytes.bytes(), backlog: somaxconn() };
+    let mut addresses = Vec::new();
+    let mut listeners: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
+    for &configured in &config.listen {
+        let refused = |error| Fatal::listen(configured, error);
+        listener::probe(configured).map_err(refused)?;
+        let first = Listener::bind(configured, options).map_err(refused)?;
+        let address = first.address().map_err(refused)?;
+        listeners[0].push(first);
+        for others in &mut listeners[1..] {
+            others.push(Listener::bind(address, options).map_err(refused)?);
+        }
+        addresses.push(address);
+    }
+    Ok((addresses, listeners))
+}
+
+/// The longest queue of unaccepted connections that the host allows.
+fn somaxconn() -> i32 {
+    let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+    text.trim().parse().unwrap_or(4096)
+}
+
+fn make_mailboxes(config: &Config, shards: u16) -> Result<(Vec<Mailbox>, Vec<Inbox>), Fatal> {
+    let (messages_max, bytes_max) =
+        (config.control.mailbox_messages as usize, config.control.mailbox_bytes.bytes());
+    let pairs: io::Result<Vec<_>> = (0..shards).map(|_| mailbox(messages_max, bytes_max)).collect();
+    Ok(pairs.map_err(|error| Fatal::thread_start("shard 0", error))?.into_iter().unzip())
+}
+
+/// Differs between any two starts: seconds and process id, mixed.
+fn choose_epoch() -> u32 {
+    use std::hash::BuildHasher;
+    std::hash::RandomState::new().hash_one(std::process::id()) as u32
+}
+
+type ShardThread = ExecutorJoinHandle<io::Result<()>>;
+
+/// Starts a shard on its CPU and waits until it has its ring.
+fn start_shard(parts: Parts, cpu: usize) -> Result<ShardThread, Fatal> {
+    let name = format!("shard {}", parts.number);
+    let (started, is_started) = flume::bounded(1);
+    let thread = LocalExecutorBuilder::new(Placement::Fixed(cpu))
+        .name(&format!("shard-{}", parts.number))
+        .io_memory(EXECUTOR_IO_BYTES)
+        .ring_depth(EXECUTOR_RING_ENTRIES)
+        .spawn(move || async move {
+            let shard = Shard::new(parts)?;
+            let _ = started.send(());
+            shard.run().await
+        })
+        .map_err(|error| Fatal::thread_start(&name, io_error(error)))?;
+    if is_started.recv().is_ok() {
+        return Ok(thread);
+    }
+    let error = match thread.join() {
+        Ok(Err(error)) => error,
+        Err(error) => io_error(error),
+        Ok(Ok(())) => io::ErrorKind::Other.into(),
+    };
+    Err(Fatal::thread_start(&name, error))
+}
+
+fn io_error(error: GlommioError<()>) -> io::Error {
+    match error {
+        GlommioError::IoError(error) => error,
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+impl From<SocketError> for Fatal {
+    fn from(error: SocketError) -> Self {
+        match error {
+            SocketError::Live(path) => Self::SocketLive { path },
+            SocketError::Foreign { path, what } => Self::SocketForeign { path, what: what.to_owned() },
+            SocketError::Permission { path, error, .. } | SocketError::Io { path, error, .. } => {
+                Self::SocketPath { path, error }
+            }
+        }
+    }
+}
+
+/// Runs control on a thread and executor of its own, unpinned, until it ends.
+fn run_control(
+    socket: BoundSocket,
+    config: Config,
+    epoch: u32,
+    shards: control::Shards,
+    gate: Arc<Gate>,
+    reports: flume::Receiver<Report>,
+    signals: flume::Receiver<Signal>,
+) -> Result<(), Fatal> {
+    let thread = LocalExecutorBuilder::new(Placement::Unbound)
+        .name("control")
+        .io_memory(EXECUTOR_IO_BYTES)
+        .ring_depth(EXECUTOR_RING_ENTRIES)
+        .spawn(move || control::run(socket, Arc::new(config), epoch, shards, gate, reports, signals))
+        .map_err(|error| Fatal::thread_start("control", io_error(error)))?;
+    thread.join().map_err(|error| Fatal::thread_start("control", io_error(error)))
+}
+
+/// SIGTERM and SIGINT drain; the second one ends at once.
+fn listen_to_signals(signals: flume::Sender<Signal>) -> io::Result<()> {
+    let mut hook = Signals::new([SIGTERM, SIGINT])?;
+    let wait = move || {
+        let mut heard = 0;
+        for signal in hook.forever() {
+            heard += 1;
+            if heard > 1 {
+                tracing::info!(signal, "told twice: ending at once");
+                std::process::exit(0);
+            }
+            tracing::info!(signal, "draining; once more ends at once");
+            // Control has gone only when the process ends anyway.
+            let _ = signals.send(Signal::Drain);
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+    Ok(())
+}
+
+/// Says what listens where, and gives a push to try.
+fn announce(addresses: &[SocketAddr], path: &Path, shards: usize) {
+    for address in addresses {
+        eprintln!("corecast: clients   ws://{address}/ws?user=alice&topics=news   ({shards} shards)");
+    }
+    eprintln!("corecast: control   {}", path.display());
+    let default: PathBuf = control::default_path(Path::new(""));
+    let socket = if path == default { String::new() } else { format!(" --socket {}", path.display()) };
+    eprintln!("corecast: try       corecast push{socket} --topic news 'hello'");
+    let curl = "-d '{\"to\":{\"user\":\"alice\"},\"data\":\"hello\"}' http://localhost/v1/push";
+    eprintln!("corecast: or        curl --unix-socket {} {curl}", path.display());
+    tracing::info!(shards, "ready");
+}

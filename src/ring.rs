@@ -1,0 +1,444 @@
+//! The shard's io_uring, and the only `unsafe` of the program. A safe API around batches.
+//!
+//! A batch of `RECV` or `SEND` carries `MSG_DONTWAIT`, so every operation has finished when
+//! `io_uring_enter` returns (checked here, an assertion otherwise): buffers are borrowed for the call
+//! only, and no operation is ever in flight with a pointer to memory that could move. What stays armed
+//! between calls (multishot accept and poll, one-shot poll, the timer) owns no memory of ours.
+//! Never decides anything; `shard` does. Kernel 6.1 or newer (DEFER_TASKRUN).
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+
+/// Most operations in one batch.
+pub const BATCH_MAX: usize = 256;
+/// Most pieces of memory gathered in one batch of sends.
+pub const PIECES_MAX: usize = 16_384;
+/// Most pieces in one send (UIO_MAXIOV).
+pub const PIECES_PER_SEND_MAX: usize = 1024;
+
+const QUEUE_ENTRIES: u32 = 512;
+const COMPLETION_ENTRIES: u32 = 8192;
+
+/// What the ring is told about a slot and says back: index and the low 24 bits of its generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// The slot.
+    pub index: u32,
+    /// Its generation; only the low 24 bits travel.
+    pub generation: u32,
+}
+
+/// What happened outside a batch.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A client connected to listener `listener`.
+    Accepted {
+        /// As given to `arm_accept`.
+        listener: u16,
+        /// The client's socket.
+        socket: OwnedFd,
+        /// Whether accepting goes on; else `arm_accept` is needed again.
+        armed: bool,
+    },
+    /// Accepting failed; `arm_accept` is needed again.
+    AcceptFailed {
+        /// As given to `arm_accept`.
+        listener: u16,
+        /// Why: EMFILE, ENFILE, ECONNABORTED, ENOBUFS and the like.
+        error: io::Error,
+    },
+    /// There is something to receive, or the peer has gone. `armed` is false when the poll has ended
+    /// and must be armed again.
+    Readable {
+        /// Whose.
+        token: Token,
+        /// Whether the poll goes on.
+        armed: bool,
+    },
+    /// The socket takes bytes again.
+    Writable {
+        /// Whose.
+        token: Token,
+    },
+    /// The timer fired.
+    Timer,
+}
+
+const TAG_BATCH: u64 = 0;
+const TAG_ACCEPT: u64 = 1;
+const TAG_READ_POLL: u64 = 2;
+const TAG_WRITE_POLL: u64 = 3;
+const TAG_TIMER: u64 = 4;
+const TAG_IGNORED: u64 = 5;
+
+/// Low bits of a generation that fit beside the tag.
+pub const GENERATION_MASK: u32 = 0x00ff_ffff;
+
+fn user_data(tag: u64, token: Token) -> u64 {
+    tag << 56 | u64::from(token.generation & GENERATION_MASK) << 32 | u64::from(token.index)
+}
+
+fn token_of(user_data: u64) -> Token {
+    Token { index: user_data as u32, generation: (user_data >> 32) as u32 & GENERATION_MASK }
+}
+
+/// One shard's ring.
+pub struct Ring {
+    ring: IoUring,
+    /// Operations without memory of ours, submitted with the next call.
+    queued: VecDeque<squeue::Entry>,
+    /// The batch being built; never submitted half.
+    staged: Vec<squeue::Entry>,
+    pieces: Vec<libc::iovec>,
+    headers: Vec<libc::msghdr>,
+    results: Vec<i32>,
+    finished: usize,
+    arrivals: VecDeque<Arrival>,
+    timer: Box<types::Timespec>,
+}
+
+// A batch's iovecs and message headers hold raw pointers, dead outside the call that builds them.
+// A `Ring` never leaves its thread all the same: `IoUring` with SINGLE_ISSUER belongs to its creator.
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring").field("queued", &self.queued.len()).finish_non_exhaustive()
+    }
+}
+
+impl Ring {
+    /// Makes the ring, on the thread that will use it, and registers `eventfd` to be signalled when
+    /// there is something to collect.
+    ///
+    /// Errors: EPERM (sysctl or seccomp), ENOSYS, EINVAL (kernel before 6.1), ENOMEM (memlock), EMFILE.
+    pub fn new(eventfd: BorrowedFd<'_>) -> io::Result<Self> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_cqsize(COMPLETION_ENTRIES)
+            .build(QUEUE_ENTRIES)?;
+        ring.submitter().register_eventfd(eventfd.as_raw_fd())?;
+        Ok(Self {
+            ring,
+            queued: VecDeque::with_capacity(BATCH_MAX),
+            staged: Vec::with_capacity(BATCH_MAX),
+            pieces: Vec::with_capacity(PIECES_MAX),
+            headers: Vec::with_capacity(BATCH_MAX),
+            results: Vec::with_capacity(BATCH_MAX),
+            finished: 0,
+            arrivals: VecDeque::with_capacity(BATCH_MAX),
+            timer: Box::new(types::Timespec::new()),
+        })
+    }
+
+    /// Accepts on `listener` until the kernel ends it (kernel 5.19: multishot).
+    pub fn arm_accept(&mut self, listener: BorrowedFd<'_>, number: u16) {
+        let token = Token { index: u32::from(number), generation: 0 };
+        let fd = types::Fd(listener.as_raw_fd());
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let entry = opcode::AcceptMulti::new(fd).flags(flags).build();
+        self.queued.push_back(entry.user_data(user_data(TAG_ACCEPT, token)));
+    }
+
+    /// Tells of every wake-up with something to read, for the socket's whole life (kernel 5.13).
+    pub fn arm_read_poll(&mut self, socket: BorrowedFd<'_>, token: Token) {
+        let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
+        let entry = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), events).multi(true).build();
+        self.queued.push_back(entry.user_data(user_data(TAG_READ_POLL, token)));
+    }
+
+    /// Tells once when the socket takes bytes again.
+    pub fn arm_write_poll(&mut self, socket: BorrowedFd<'_>, token: Token) {
+        let entry = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), libc::POLLOUT as u32).build();
+        self.queued.push_back(entry.user_data(user_data(TAG_WRITE_POLL, token)));
+    }
+
+    /// Ends the read poll. A poll holds the socket open: without this, closing sends no FIN.
+    pub fn cancel_read_poll(&mut self, token: Token) {
+        self.cancel(user_data(TAG_READ_POLL, token));
+    }
+
+    /// Ends the write poll.
+    pub fn cancel_write_poll(&mut self, token: Token) {
+        self.cancel(user_data(TAG_WRITE_POLL, token));
+    }
+
+    /// Ends accepting on listener `number`: the socket is closed once its descriptor is too.
+    pub fn cancel_accept(&mut self, number: u16) {
+        let token = Token { index: u32::from(number), generation: 0 };
+        let entry = opcode::AsyncCancel::new(user_data(TAG_ACCEPT, token)).build();
+        self.queued.push_back(entry.user_data(TAG_IGNORED << 56));
+    }
+
+    fn cancel(&mut self, target: u64) {
+        let entry = opcode::PollRemove::new(target).build();
+        self.queued.push_back(entry.user_data(TAG_IGNORED << 56));
+    }
+
+    /// Signals after `after`, once. Several may be armed.
+    pub fn arm_timer(&mut self, after: Duration) {
+        // The kernel copies the time while it takes the entry, so it must go in alone and now.
+        *self.timer = types::Timespec::new().sec(after.as_secs()).nsec(after.subsec_nanos());
+        let entry = opcode::Timeout::new(&*self.timer).build().user_data(TAG_TIMER << 56);
+        self.queued.push_back(entry);
+        self.submit_queued();
+    }
+
+    /// Submits what is queued and takes what has arrived.
+    pub fn collect(&mut self) {
+        self.submit_queued();
+        let due = {
+            let queue = self.ring.submission();
+            queue.taskrun() || queue.cq_overflow()
+        };
+        if due {
+            self.enter_for_events();
+        }
+        self.drain();
+    }
+
+    /// The next thing that happened, oldest first.
+    pub fn arrival(&mut self) -> Option<Arrival> {
+        self.arrivals.pop_front()
+    }
+
+    /// Whether `collect` would find nothing. Call after `signal(true)`, before sleeping.
+    pub fn is_quiet(&mut self) -> bool {
+        fence(Ordering::SeqCst);
+        let due = {
+            let queue = self.ring.submission();
+            queue.taskrun() || queue.cq_overflow()
+        };
+        !due && self.arrivals.is_empty() && self.queued.is_empty() && self.ring.completion().is_empty()
+    }
+
+    /// Switches the eventfd's signals on (before sleeping) or off (while awake: each completion of a
+    /// batch would signal).
+    pub fn signal(&mut self, on: bool) {
+        let completions = self.ring.completion();
+        if on { completions.enable_eventfd() } else { completions.disable_eventfd() }
+    }
+
+    /// Receives into each buffer, and gives what each `recv` returned, in order. At most `BATCH_MAX`.
+    pub fn receive_all<'b>(
+        &mut self,
+        jobs: impl Iterator<Item = (BorrowedFd<'b>, &'b mut [u8])>,
+    ) -> impl ExactSizeIterator<Item = io::Result<usize>> + '_ {
+        self.staged.clear();
+        for (socket, buffer) in jobs {
+            let fd = types::Fd(socket.as_raw_fd());
+            let entry = opcode::Recv::new(fd, buffer.as_mut_ptr(), buffer.len() as u32)
+                .flags(libc::MSG_DONTWAIT)
+                .build();
+            self.stage(entry);
+        }
+        // SAFETY: each buffer is exclusively borrowed for `'b`, which outlives this call, and
+        // `run_staged` returns only when every operation has finished.
+        unsafe { self.run_staged() };
+        self.results()
+    }
+
+    /// Sends each job's pieces, as much as the socket takes, and gives what each `send` returned, in
+    /// order. At most `BATCH_MAX` jobs.
+    ///
+    /// `fill` is called until it gives no more socket; it puts the pieces of one send into `Pieces`.
+    pub fn send_all<'b>(
+        &mut self,
+        mut fill: impl FnMut(&mut Pieces<'_, 'b>) -> Option<BorrowedFd<'b>>,
+    ) -> impl ExactSizeIterator<Item = io::Result<usize>> + '_ {
+        self.staged.clear();
+        self.pieces.clear();
+        self.headers.clear();
+        while self.staged.len() < BATCH_MAX && self.pieces.len() + PIECES_PER_SEND_MAX <= PIECES_MAX {
+            let start = self.pieces.len();
+            let mut pieces =
+                Pieces { pieces: &mut self.pieces, start, bytes: 0, borrowed: Default::default() };
+            let Some(socket) = fill(&mut pieces) else { break };
+            let entry = self.send_entry(types::Fd(socket.as_raw_fd()), start);
+            self.stage(entry);
+        }
+        // SAFETY: each piece is borrowed for `'b`, which outlives this call; `pieces` and `headers` have
+        // fixed capacity and are not touched until `run_staged` returns, which is when every operation
+        // has finished.
+        unsafe { self.run_staged() };
+        self.results()
+    }
+
+    fn send_entry(&mut self, fd: types::Fd, start: usize) -> squeue::Entry {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        if let [piece] = self.pieces[start..] {
+            return opcode::Send::new(fd, piece.iov_base.cast(), piece.iov_len as u32).flags(flags).build();
+        }
+        // SAFETY: all-zero is a valid msghdr: no name, no control data, no pieces.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_iov = self.pieces[start..].as_mut_ptr();
+        header.msg_iovlen = self.pieces.len() - start;
+        assert!(self.headers.len() < self.headers.capacity(), "headers must not move while pointed at");
+        self.headers.push(header);
+        let header: *const libc::msghdr = &self.headers[self.headers.len() - 1];
+        opcode::SendMsg::new(fd, header).flags(flags as u32).build()
+    }
+
+    fn stage(&mut self, entry: squeue::Entry) {
+        let number = self.staged.len() as u64;
+        assert!(self.staged.len() < BATCH_MAX, "a batch holds at most {BATCH_MAX}");
+        self.staged.push(entry.user_data(TAG_BATCH << 56 | number));
+    }
+
+    /// Submits the staged batch and waits until all of it has finished.
+    ///
+    /// # Safety
+    /// What the staged entries point at must stay valid until this returns.
+    unsafe fn run_staged(&mut self) {
+        let count = self.staged.len();
+        self.results.clear();
+        self.results.resize(count, 0);
+        self.finished = 0;
+        if count == 0 {
+            return;
+        }
+        self.submit_queued();
+        // SAFETY: by the caller's promise.
+        unsafe { self.ring.submission().push_multiple(&self.staged) }.expect("the queue holds a whole batch");
+        self.staged.clear();
+        self.submit_all();
+        self.drain();
+        while self.finished < count && self.ring.submission().cq_overflow() {
+            self.enter_for_events();
+            self.drain();
+        }
+        // MSG_DONTWAIT makes the kernel finish each operation inline (io_uring/net.c sets REQ_F_NOWAIT).
+        assert_eq!(self.finished, count, "every operation of a batch finishes within its submit");
+    }
+
+    fn results(&self) -> impl ExactSizeIterator<Item = io::Result<usize>> + '_ {
+        self.results.iter().map(|&result| match result {
+            n if n >= 0 => Ok(n as usize),
+            errno => Err(io::Error::from_raw_os_error(-errno)),
+        })
+    }
+
+    fn submit_queued(&mut self) {
+        while !self.queued.is_empty() {
+            {
+                let mut queue = self.ring.submission();
+                while !queue.is_full() {
+                    let Some(entry) = self.queued.pop_front() else { break };
+                    // SAFETY: queued entries point at no memory but `timer`, which is boxed and rewritten
+                    // only after the entry that points at it was submitted (`arm_timer`).
+                    unsafe { queue.push(&entry) }.expect("checked that the queue is not full");
+                }
+            }
+            self.submit_all();
+            self.drain();
+        }
+    }
+
+    fn submit_all(&mut self) {
+        loop {
+            match self.ring.submit() {
+                Ok(_) if self.ring.submission().is_empty() => return,
+                // Fewer taken than offered: the kernel was short of memory for a moment.
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => {
+                    self.drain();
+                    self.enter_for_events();
+                }
+                Err(error) => panic!("io_uring_enter failed: {error}"),
+            }
+            self.drain();
+        }
+    }
+
+    /// Enters the kernel only to run deferred work and flush overflown completions.
+    fn enter_for_events(&mut self) {
+        const GETEVENTS: u32 = 1;
+        // SAFETY: submits nothing; no argument is passed.
+        match unsafe { self.ring.submitter().enter::<libc::sigset_t>(0, 0, GETEVENTS, None) } {
+            Ok(_) => {}
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
+            Err(error) => panic!("io_uring_enter failed: {error}"),
+        }
+    }
+
+    fn drain(&mut self) {
+        let Self { ring, results, finished, arrivals, .. } = self;
+        for completion in ring.completion() {
+            let data = completion.user_data();
+            if data >> 56 == TAG_BATCH {
+                results[data as u32 as usize] = completion.result();
+                *finished += 1;
+            } else if let Some(arrival) = arrival_of(&completion, data) {
+                arrivals.push_back(arrival);
+            }
+        }
+    }
+}
+
+/// The eventfd as a file that glommio can read: `read_at(0, 8)` completes once it was signalled.
+pub fn alarm(eventfd: OwnedFd) -> glommio::io::BufferedFile {
+    use std::os::fd::IntoRawFd;
+    // SAFETY: ownership of the descriptor passes to the file; nobody else closes it.
+    unsafe { glommio::io::BufferedFile::from_raw_fd(eventfd.into_raw_fd()) }
+}
+
+fn arrival_of(completion: &cqueue::Entry, data: u64) -> Option<Arrival> {
+    let (result, more) = (completion.result(), cqueue::more(completion.flags()));
+    let token = token_of(data);
+    match data >> 56 {
+        TAG_ACCEPT => accept_arrival(token.index as u16, result, more),
+        // ECANCELED: our own cancel. The multishot ends on any error and on overflow.
+        TAG_READ_POLL if result == -libc::ECANCELED => None,
+        TAG_READ_POLL => Some(Arrival::Readable { token, armed: more }),
+        TAG_WRITE_POLL if result == -libc::ECANCELED => None,
+        TAG_WRITE_POLL => Some(Arrival::Writable { token }),
+        TAG_TIMER => Some(Arrival::Timer),
+        _ => None,
+    }
+}
+
+/// A multishot accept ends with any error, and after a success when the completion queue overflowed.
+fn accept_arrival(listener: u16, result: RawFd, more: bool) -> Option<Arrival> {
+    if result >= 0 {
+        // SAFETY: a non-negative result of ACCEPT is a descriptor that nobody else owns.
+        let socket = unsafe { OwnedFd::from_raw_fd(result) };
+        return Some(Arrival::Accepted { listener, socket, armed: more });
+    }
+    if -result == libc::ECANCELED {
+        return None;
+    }
+    Some(Arrival::AcceptFailed { listener, error: io::Error::from_raw_os_error(-result) })
+}
+
+/// Collects the pieces of one send.
+pub struct Pieces<'r, 'b> {
+    pieces: &'r mut Vec<libc::iovec>,
+    start: usize,
+    bytes: usize,
+    borrowed: std::marker::PhantomData<&'b [u8]>,
+}
+
+impl<'b> Pieces<'_, 'b> {
+    /// Adds one piece; false (and nothing added) when this send can hold no more.
+    pub fn push(&mut self, piece: &'b [u8]) -> bool {
+        if self.pieces.len() - self.start >= PIECES_PER_SEND_MAX {
+            return false;
+        }
+        self.bytes += piece.len();
+        self.pieces.push(libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() });
+        true
+    }
+
+    /// Bytes gathered so far in this send.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}

@@ -1,0 +1,179 @@
+//! Coarse time of one shard, and the sweep that stands in for a timer per connection.
+//!
+//! Each step of the sweep looks at the next slice of the table; a whole pass takes `Sweep::period`.
+//! Deadlines are therefore kept late by at most one period, never early.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::config::Timeouts;
+
+/// A moment in units of 10 ms since the shard started; wraps after 497 days.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tick(pub u32);
+
+const TICK_MS: u64 = 10;
+
+impl Tick {
+    /// Ticks in `duration`, rounded up.
+    pub fn count(duration: Duration) -> u32 {
+        u32::try_from(duration.as_millis().div_ceil(u128::from(TICK_MS)))
+            .unwrap_or(u32::MAX / 2)
+            .min(u32::MAX / 2)
+    }
+
+    /// This moment and `ticks` more.
+    pub fn after(self, ticks: u32) -> Self {
+        Self(self.0.wrapping_add(ticks))
+    }
+
+    /// Ticks from `earlier` to this moment; 0 if it is not earlier.
+    pub fn since(self, earlier: Self) -> u32 {
+        let ticks = self.0.wrapping_sub(earlier.0);
+        if ticks > u32::MAX / 2 { 0 } else { ticks }
+    }
+
+    /// Whether `deadline` has come.
+    pub fn reached(self, deadline: Self) -> bool {
+        self.0.wrapping_sub(deadline.0) <= u32::MAX / 2
+    }
+}
+
+/// Reads the clock once per turn.
+#[derive(Debug)]
+pub struct Clock {
+    started: Instant,
+    started_unix_ms: u64,
+    now: Instant,
+}
+
+impl Clock {
+    /// Starts at tick 0.
+    pub fn start() -> Self {
+        let now = Instant::now();
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { started: now, started_unix_ms: unix.as_millis() as u64, now }
+    }
+
+    /// Takes the time for the turn that begins.
+    pub fn advance(&mut self) {
+        self.now = Instant::now();
+    }
+
+    /// This turn's time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// This turn's tick.
+    pub fn tick(&self) -> Tick {
+        Tick((self.elapsed_ms() / TICK_MS) as u32)
+    }
+
+    /// Milliseconds since start, wrapping after 49 days: for differences only.
+    pub fn ms(&self) -> u32 {
+        self.elapsed_ms() as u32
+    }
+
+    /// Microseconds since start, wrapping after 71 minutes: for short differences only.
+    pub fn us(&self) -> u32 {
+        (self.now - self.started).as_micros() as u32
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        (self.now - self.started).as_millis() as u64
+    }
+
+    /// Unix time in milliseconds of this turn.
+    pub fn unix_ms(&self) -> u64 {
+        self.started_unix_ms + self.elapsed_ms()
+    }
+
+    /// Unix time in milliseconds of a tick that has passed.
+    pub fn unix_ms_of(&self, tick: Tick) -> u64 {
+        self.unix_ms() - u64::from(self.tick().since(tick)) * TICK_MS
+    }
+}
+
+/// Steps in one pass over the table.
+const STEPS: u32 = 8;
+
+/// Walks over the table, slice by slice.
+#[derive(Debug)]
+pub struct Sweep {
+    step: Duration,
+    next_step: Instant,
+    slice: u32,
+}
+
+impl Sweep {
+    /// A pass takes an eighth of the shortest timeout, within 80 ms and 1.25 s.
+    pub fn new(timeouts: &Timeouts, now: Instant) -> Self {
+        let all = [
+            timeouts.handshake,
+            timeouts.message,
+            timeouts.send,
+            timeouts.close,
+            timeouts.heartbeat,
+            timeouts.heartbeat_min,
+            timeouts.pong,
+        ];
+        let shortest = all.into_iter().min().unwrap_or_default();
+        let period = (shortest / 8).clamp(Duration::from_millis(80), Duration::from_millis(1250));
+        let step = period / STEPS;
+        Self { step, next_step: now + step, slice: 0 }
+    }
+
+    /// How long until the next step, from `now`.
+    pub fn due_in(&self, now: Instant) -> Duration {
+        self.next_step.saturating_duration_since(now)
+    }
+
+    /// The next slice of a table with `slots` slots, once it is due, and whether it ends a pass.
+    pub fn slice(&mut self, now: Instant, slots: u32) -> Option<(std::ops::Range<u32>, bool)> {
+        if now < self.next_step {
+            return None;
+        }
+        self.next_step = now + self.step;
+        let edge = |slice: u32| (u64::from(slots) * u64::from(slice) / u64::from(STEPS)) as u32;
+        let range = edge(self.slice)..edge(self.slice + 1);
+        self.slice = (self.slice + 1) % STEPS;
+        Some((range, self.slice == 0))
+    }
+}
+
+/// When a slot's heartbeats fall due: its own phase within the period, so that clients that came
+/// together are not pinged together.
+///
+/// Gives how many whole periods have passed at `tick`, and ticks since the last one ended.
+pub fn heartbeat_phase(index: u32, heartbeat_s: u16, tick: Tick) -> (u32, u32) {
+    let period = u32::from(heartbeat_s.max(1)) * (1000 / TICK_MS as u32);
+    // Fibonacci hashing spreads neighbouring indexes over the period.
+    let spread = u64::from(index.wrapping_mul(0x9e37_79b9));
+    let phase = (spread * u64::from(period) >> 32) as u32;
+    let shifted = tick.0.wrapping_add(phase);
+    (shifted / period, shifted % period)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_wrap_without_losing_deadlines() {
+        let late = Tick(u32::MAX - 5);
+        assert!(!late.reached(late.after(10)));
+        assert!(late.after(10).reached(late.after(10)));
+        assert_eq!(late.after(10).since(late), 10);
+        assert_eq!(late.since(late.after(10)), 0);
+    }
+
+    #[test]
+    fn design_5_clients_that_came_together_are_pinged_spread_over_the_period() {
+        let mut per_second = [0u32; 60];
+        for index in 0..6000 {
+            let (_, since) = heartbeat_phase(index, 60, Tick(0));
+            per_second[since as usize / 100] += 1;
+        }
+        assert!(per_second.iter().all(|&n| (80..=120).contains(&n)), "{per_second:?}");
+    }
+}

@@ -1,0 +1,326 @@
+//! One client as a 64-byte slot, and the table of all of them.
+//!
+//! An idle connection is its slot and nothing else: no buffer, no task, no timer. What is needed only
+//! now and then (an unfinished head or message, bytes the socket refused, a second topic) is `Rare`,
+//! boxed and dropped when over.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bytes::Bytes;
+
+use super::clock::Tick;
+use super::topics::TopicId;
+use crate::ring::{GENERATION_MASK, Token};
+use crate::stats::CloseReason;
+use crate::wire::session::Transport;
+use crate::wire::websocket::Decoder;
+
+/// No slot, no name, no topic.
+pub const NONE: u32 = u32::MAX;
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// The slot is free.
+    Free,
+    /// The request head is not complete.
+    Handshake,
+    /// An established client.
+    Open,
+    /// Ended: the rest of the outbox goes out, input is discarded, until the peer ends it too.
+    Closing,
+}
+
+/// Bits of a slot.
+pub mod flag {
+    /// In the list of those with something to send.
+    pub const MARKED: u16 = 1;
+    /// Not caught up: `cursor` says from where to send.
+    pub const BEHIND: u16 = 2;
+    /// The socket refused bytes; a write poll is armed.
+    pub const BLOCKED: u16 = 4;
+    /// In the list of those with something to receive.
+    pub const READABLE: u16 = 8;
+    /// A read poll is armed.
+    pub const POLLED: u16 = 16;
+    /// A ping waits for its pong.
+    pub const PINGED: u16 = 32;
+    /// Resumed from a position that this shard has not reached yet: skip up to `cursor`.
+    pub const AHEAD: u16 = 64;
+    /// Not read until the outbox has drained (echo).
+    pub const PAUSED: u16 = 128;
+    /// Pushes to this very connection are on the tape.
+    pub const ADDRESSED: u16 = 256;
+    /// Its outbox must go out, then the write side is shut down.
+    pub const SHUT: u16 = 512;
+    /// The peer has ended its side.
+    pub const PEER_DONE: u16 = 1024;
+    /// The address is counted (`limits.connections_per_address`).
+    pub const COUNTED: u16 = 2048;
+    /// Came through a listener that is not loopback.
+    pub const PUBLIC: u16 = 4096;
+    /// A ping has to go out.
+    pub const PING_DUE: u16 = 8192;
+    /// The heartbeat period that was last seen is an odd one.
+    pub const ODD_PERIOD: u16 = 16_384;
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Slot {
+    socket: Option<OwnedFd>,
+    /// Counts the slot's users (Rule 7).
+    pub generation: u32,
+    /// Bits of `flag`.
+    pub flags: u16,
+    /// Ping period in seconds.
+    pub heartbeat_s: u16,
+    /// Where in its life.
+    pub state: State,
+    /// How it is spoken to.
+    pub transport: Transport,
+    /// When it was accepted.
+    pub opened: Tick,
+    /// Uplink rate: the moment (`Clock::us`) at which the bucket is full again.
+    pub uplink_full_us: u32,
+    /// Seq up to which everything was sent; meaningful while `BEHIND` or `AHEAD`.
+    pub cursor: u64,
+    /// User id in `Users`, or `NONE`.
+    pub user: u32,
+    /// Neighbours in the list of the user's connections; `next` also links free slots.
+    pub next: u32,
+    /// See `next`.
+    pub previous: u32,
+    /// First subscription, or `NONE`.
+    pub topic: TopicId,
+    /// Its place among the topic's members.
+    pub topic_place: u32,
+    /// What only some have, for a while.
+    pub rare: Option<Box<Rare>>,
+}
+
+const _: () = assert!(size_of::<Slot>() <= 64, "a million of these: design section 5");
+
+/// State that an idle connection does not have.
+#[derive(Debug, Default)]
+pub struct Rare {
+    /// An incomplete request head.
+    pub head: Vec<u8>,
+    /// An incomplete frame or message.
+    pub decoder: Option<Decoder>,
+    /// Frames of its own (replies, the rest of a frame that was begun), before anything of the tape.
+    pub outbox: VecDeque<Bytes>,
+    /// Bytes in `outbox`.
+    pub outbox_bytes: usize,
+    /// Second and further subscriptions, with the place among each topic's members.
+    pub topics: Vec<(TopicId, u32)>,
+    /// Subscriptions that are being replayed, before the tape goes on.
+    pub replays: VecDeque<Replay>,
+    /// How far behind it is, in frame bytes, counted from when it fell behind.
+    pub lag_bytes: usize,
+    /// What was asked for by resuming does not count as lag: seq up to which.
+    pub lag_exempt: u64,
+    /// When the unfinished message must be complete.
+    pub message_deadline: Option<Tick>,
+    /// When bytes must have moved.
+    pub send_deadline: Option<Tick>,
+    /// When the peer must have ended the connection.
+    pub close_deadline: Option<Tick>,
+    /// Why it ends, once it does.
+    pub ended: Option<CloseReason>,
+    /// Told to come back at this moment (drain).
+    pub leave_at: Option<Tick>,
+    /// Its address, while `COUNTED`.
+    pub address: Option<std::net::IpAddr>,
+}
+
+/// A stretch of the past that goes out before the tape goes on: topics subscribed with `since`, or what
+/// was behind when the subscriptions changed.
+#[derive(Debug)]
+pub struct Replay {
+    /// Whose messages.
+    pub topics: Vec<TopicId>,
+    /// Those to the user, to this connection and to everybody as well.
+    pub whole: bool,
+    /// Seq up to which they were sent.
+    pub cursor: u64,
+    /// Seq after which the next stretch, or the ordinary cursor, takes over.
+    pub until: u64,
+}
+
+impl Rare {
+    /// Whether nothing is left that needs keeping.
+    pub fn is_empty(&self) -> bool {
+        self.head.is_empty()
+            && self.decoder.is_none()
+            && self.outbox.is_empty()
+            && self.topics.is_empty()
+            && self.replays.is_empty()
+            && self.message_deadline.is_none()
+            && self.send_deadline.is_none()
+            && self.close_deadline.is_none()
+            && self.ended.is_none()
+            && self.leave_at.is_none()
+            && self.address.is_none()
+    }
+
+    /// Puts a frame behind the others.
+    pub fn queue(&mut self, frame: Bytes) {
+        self.outbox_bytes += frame.len();
+        self.outbox.push_back(frame);
+    }
+}
+
+impl Slot {
+    fn free(generation: u32, next: u32) -> Self {
+        Self {
+            socket: None,
+            generation,
+            flags: 0,
+            heartbeat_s: 0,
+            state: State::Free,
+            transport: Transport::WebSocketRaw,
+            opened: Tick(0),
+            uplink_full_us: 0,
+            cursor: 0,
+            user: NONE,
+            next,
+            previous: NONE,
+            topic: NONE,
+            topic_place: 0,
+            rare: None,
+        }
+    }
+
+    /// Whether bit `flag` is set.
+    pub fn is(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Sets bit `flag`.
+    pub fn set(&mut self, flag: u16) {
+        self.flags |= flag;
+    }
+
+    /// Clears bit `flag`.
+    pub fn clear(&mut self, flag: u16) {
+        self.flags &= !flag;
+    }
+
+    /// The socket. A slot in use has one.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_ref().expect("a slot in use has a socket").as_fd()
+    }
+
+    /// The rare state, made if it is not there.
+    pub fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Drops the rare state if nothing in it is needed any more.
+    pub fn tidy(&mut self) {
+        if self.rare.as_ref().is_some_and(|rare| rare.is_empty()) {
+            self.rare = None;
+        }
+    }
+
+    /// Whether frames of its own wait.
+    pub fn has_outbox(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.outbox.is_empty())
+    }
+}
+
+/// Slots in one chunk: growth never copies and wastes at most one chunk.
+const CHUNK: usize = 1024;
+
+/// All slots of a shard. Grows by chunks; a freed slot is used again first.
+#[derive(Debug)]
+pub struct Table {
+    chunks: Vec<Vec<Slot>>,
+    free: u32,
+    used: u32,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { chunks: Vec::new(), free: NONE, used: 0 }
+    }
+}
+
+impl Table {
+    /// Slots in use.
+    pub fn used(&self) -> u32 {
+        self.used
+    }
+
+    /// Slots that exist, free ones included.
+    pub fn len(&self) -> u32 {
+        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len()) as u32
+    }
+
+    /// Takes a slot for `socket`; gives its index.
+    pub fn insert(&mut self, socket: OwnedFd, opened: Tick) -> u32 {
+        let index = if self.free != NONE {
+            let index = self.free;
+            self.free = self[index].next;
+            index
+        } else {
+            self.grow()
+        };
+        let slot = &mut self[index];
+        *slot = Slot::free(slot.generation, NONE);
+        slot.socket = Some(socket);
+        slot.state = State::Handshake;
+        slot.opened = opened;
+        self.used += 1;
+        index
+    }
+
+    fn grow(&mut self) -> u32 {
+        let index = self.len();
+        if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
+            self.chunks.push(Vec::with_capacity(CHUNK));
+        }
+        let last = self.chunks.last_mut().expect("pushed above");
+        last.push(Slot::free(0, NONE));
+        index
+    }
+
+    /// Frees the slot and gives its socket back.
+    pub fn remove(&mut self, index: u32) -> OwnedFd {
+        let free = self.free;
+        let slot = &mut self[index];
+        let socket = slot.socket.take().expect("a slot in use has a socket");
+        *slot = Slot::free(slot.generation.wrapping_add(1), free);
+        self.free = index;
+        self.used -= 1;
+        socket
+    }
+
+    /// The slot that `token` means, unless it has a new user or none.
+    pub fn find(&self, token: Token) -> Option<u32> {
+        let slot = self.chunks.get(token.index as usize / CHUNK)?.get(token.index as usize % CHUNK)?;
+        let current = slot.generation & GENERATION_MASK == token.generation & GENERATION_MASK;
+        (current && slot.state != State::Free).then_some(token.index)
+    }
+
+    /// What the ring is told about slot `index`.
+    pub fn token(&self, index: u32) -> Token {
+        Token { index, generation: self[index].generation }
+    }
+}
+
+impl std::ops::Index<u32> for Table {
+    type Output = Slot;
+    fn index(&self, index: u32) -> &Slot {
+        &self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    }
+}
+
+impl std::ops::IndexMut<u32> for Table {
+    fn index_mut(&mut self, index: u32) -> &mut Slot {
+        &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    }
+}

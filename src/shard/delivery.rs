@@ -1,0 +1,295 @@
+//! What control asks: messages onto the tape and to those they are for, and every other command.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::conn::{NONE, State, Table, flag};
+use super::ending::Answer;
+use super::mailbox::{Letter, Presence, Reply, Report, Request, TopicCount};
+use super::opening::transport_name;
+use super::tape::{ChainId, EVERYBODY, Owner};
+use crate::message::{ConnId, Message, Target, Topic, UserId};
+use crate::ring::Token;
+use crate::stats::{CloseReason, ShardStats};
+use crate::wire::session::Transport;
+
+/// Letters taken in one turn.
+const LETTERS_PER_TURN: usize = 1024;
+/// Bytes appended ahead of the sends: beyond it letters wait in the mailbox, which then fills and says
+/// `busy`, rather than on the tape, where they would push out what healthy connections have yet to get.
+const UNSENT_BYTES_MAX: usize = 8 << 20;
+
+impl Shard {
+    /// Takes what the mailbox holds: connections handed over, then letters.
+    pub(super) fn take_letters(&mut self) {
+        while let Some(handover) = self.inbox.handover() {
+            self.take_over(handover);
+        }
+        for _ in 0..LETTERS_PER_TURN {
+            if self.unsent_bytes > UNSENT_BYTES_MAX {
+                return;
+            }
+            match self.inbox.letter() {
+                None => return,
+                Some(Letter::Push { ticket, message }) => {
+                    let reached = self.deliver(&message);
+                    self.reply(ticket, Reply::Delivered(reached));
+                }
+                Some(Letter::Ask { ticket, request }) => {
+                    let reply = self.obey(request);
+                    self.reply(ticket, reply);
+                }
+            }
+        }
+    }
+
+    fn reply(&self, ticket: u64, reply: Reply) {
+        // Control has gone only when the gateway ends.
+        let _ = self.reports.send(Report::Reply { ticket, reply });
+    }
+
+    /// Appends the message to its target's chain and marks those who have to get it. Gives how many.
+    fn deliver(&mut self, message: &Arc<Message>) -> u32 {
+        self.stats.pushes += 1;
+        self.unsent_bytes += message.frame().len();
+        let reached = match &message.target {
+            Target::Topic(topic) => self.deliver_to_topic(topic, message),
+            Target::All => self.deliver_to_all(message),
+            Target::User(user) => self.deliver_to_user(user, message),
+            Target::Users(users) => {
+                let mut reached = 0;
+                for user in users {
+                    if self.owner.shard_of(user) == self.number {
+                        reached += self.deliver_to_user(user, message);
+                    }
+                }
+                reached
+            }
+            Target::Connection(connection) => self.deliver_to_connection(*connection, message),
+        };
+        self.tape.advance(message.seq);
+        reached
+    }
+
+    fn append(&mut self, chain: ChainId, message: &Arc<Message>) {
+        self.tape.append(chain, message.clone(), self.clock.tick());
+    }
+
+    fn deliver_to_topic(&mut self, topic: &Topic, message: &Arc<Message>) -> u32 {
+        let id = self.topics.intern(topic, &mut self.tape);
+        self.append(self.topics.chain(id), message);
+        let Self { topics, table, marked, .. } = self;
+        let mut hand = Hand { table, marked, seq: message.seq, reached: 0, behind: Vec::new() };
+        topics.members(id).iter().for_each(|&index| hand.to(index));
+        let Hand { reached, behind, .. } = hand;
+        self.count_lag(&behind, message);
+        reached
+    }
+
+    fn deliver_to_all(&mut self, message: &Arc<Message>) -> u32 {
+        self.append(EVERYBODY, message);
+        let Self { table, marked, .. } = self;
+        let slots = table.len();
+        let mut hand = Hand { table, marked, seq: message.seq, reached: 0, behind: Vec::new() };
+        (0..slots).for_each(|index| hand.to(index));
+        let Hand { reached, behind, .. } = hand;
+        self.count_lag(&behind, message);
+        reached
+    }
+
+    fn deliver_to_user(&mut self, user: &UserId, message: &Arc<Message>) -> u32 {
+        let chain = match self.user_chains.get(user.as_str()) {
+            Some(&chain) => chain,
+            None => {
+                let chain = self.tape.open_chain(Owner::User(user.clone()));
+                self.user_chains.insert(user.clone(), chain);
+                chain
+            }
+        };
+        self.append(chain, message);
+        self.user_seq = message.seq;
+        let mut index = self.users.first(&self.table, user.as_str());
+        let Self { table, marked, .. } = self;
+        let mut hand = Hand { table, marked, seq: message.seq, reached: 0, behind: Vec::new() };
+        while index != NONE {
+            hand.to(index);
+            index = hand.table[index].next;
+        }
+        let Hand { reached, behind, .. } = hand;
+        self.count_lag(&behind, message);
+        reached
+    }
+
+    fn deliver_to_connection(&mut self, connection: ConnId, message: &Arc<Message>) -> u32 {
+        let Some(index) = self.find(connection) else { return 0 };
+        if self.table[index].state != State::Open || self.table[index].transport == Transport::WebSocketEcho {
+            return 0;
+        }
+        let tape = &mut self.tape;
+        let chain =
+            *self.connection_chains.entry(index).or_insert_with(|| tape.open_chain(Owner::Connection(index)));
+        self.table[index].set(flag::ADDRESSED);
+        self.append(chain, message);
+        let Self { table, marked, .. } = self;
+        let mut hand = Hand { table, marked, seq: message.seq, reached: 0, behind: Vec::new() };
+        hand.to(index);
+        let Hand { reached, behind, .. } = hand;
+        self.count_lag(&behind, message);
+        reached
+    }
+
+    /// Those whose sockets refuse bytes fall further behind, until it is too far.
+    fn count_lag(&mut self, behind: &[u32], message: &Message) {
+        for &index in behind {
+            self.table[index].rare().lag_bytes += message.frame().len();
+            self.cut_if_too_far_behind(index);
+        }
+    }
+
+    fn find(&self, connection: ConnId) -> Option<u32> {
+        let ConnId { index, generation, .. } = connection;
+        let index = self.table.find(Token { index, generation })?;
+        (self.table[index].generation == generation).then_some(index)
+    }
+
+    fn obey(&mut self, request: Request) -> Reply {
+        match request {
+            Request::Presence(user) => Reply::Presence(self.presence(&user)),
+            Request::KickUser { user, code, reason } => {
+                let connections = self.connections_of(&user);
+                connections.iter().for_each(|&index| self.kick(index, code, &reason));
+                Reply::Closed(connections.len() as u32)
+            }
+            Request::KickConnection { connection, code, reason } => {
+                let found = self.find(connection).filter(|&index| self.table[index].state == State::Open);
+                if let Some(index) = found {
+                    self.kick(index, code, &reason);
+                }
+                Reply::Closed(found.is_some().into())
+            }
+            Request::Bind { user, topic } => Reply::Bound(self.bind(&user, &topic)),
+            Request::Unbind { user, topic } => {
+                let connections = self.connections_of(&user);
+                Reply::Bound(
+                    connections.iter().map(|&index| u32::from(self.unsubscribe(index, &topic))).sum(),
+                )
+            }
+            Request::Topics => {
+                let count = |(topic, members, chain): (&Topic, usize, ChainId)| TopicCount {
+                    topic: topic.clone(),
+                    connections: members as u64,
+                    seq: self.tape.newest_seq(chain),
+                };
+                Reply::Topics(self.topics.iter().map(count).collect())
+            }
+            Request::Topic(topic) => Reply::Topics(self.topic_count(topic).into_iter().collect()),
+            Request::Stats => Reply::Stats(Box::new(self.snapshot())),
+            Request::Drain { within_ms } => {
+                self.begin_drain(within_ms);
+                Reply::Done
+            }
+            Request::Stop => self.stop(),
+        }
+    }
+
+    fn connections_of(&self, user: &UserId) -> Vec<u32> {
+        let next = |&index: &u32| Some(self.table[index].next).filter(|&next| next != NONE);
+        let first = Some(self.users.first(&self.table, user.as_str())).filter(|&first| first != NONE);
+        std::iter::successors(first, next).collect()
+    }
+
+    fn presence(&self, user: &UserId) -> Vec<Presence> {
+        let describe = |index: u32| Presence {
+            id: self.id(index),
+            transport: transport_name(self.table[index].transport).to_owned(),
+            remote: self.remote(index),
+            connected_at: self.clock.unix_ms_of(self.table[index].opened),
+            topics: self.topics.of(&self.table, index).map(|id| self.topics.name(id).clone()).collect(),
+        };
+        self.connections_of(user).into_iter().map(describe).collect()
+    }
+
+    fn kick(&mut self, index: u32, code: u16, reason: &str) {
+        let answer = Answer::Close { code: Some(code), reason: reason.to_owned().into() };
+        self.finish(index, CloseReason::Kicked, answer);
+    }
+
+    /// Subscribes the user's connections; those at `limits.topics_per_connection` are left as they are.
+    fn bind(&mut self, user: &UserId, topic: &Topic) -> u32 {
+        let mut bound = 0;
+        for index in self.connections_of(user) {
+            if self.topics.of(&self.table, index).count() >= self.settings.topics_max {
+                continue;
+            }
+            self.split_cursor(index);
+            let id = self.topics.intern(topic, &mut self.tape);
+            bound += u32::from(self.topics.subscribe(&mut self.table, index, id));
+        }
+        bound
+    }
+
+    /// Ends one subscription; false if there was none.
+    pub(super) fn unsubscribe(&mut self, index: u32, topic: &Topic) -> bool {
+        let Some(id) = self.topics.id(topic) else { return false };
+        if let Some(rare) = self.table[index].rare.as_mut() {
+            rare.replays.iter_mut().for_each(|replay| replay.topics.retain(|&present| present != id));
+        }
+        self.topics.unsubscribe(&mut self.table, index, id, &mut self.tape)
+    }
+
+    fn topic_count(&self, topic: Topic) -> Option<TopicCount> {
+        let id = self.topics.id(&topic)?;
+        let seq = self.tape.newest_seq(self.topics.chain(id));
+        Some(TopicCount { topic, connections: self.topics.members(id).len() as u64, seq })
+    }
+
+    fn snapshot(&self) -> ShardStats {
+        ShardStats {
+            open: u64::from(self.table.used()),
+            topics: self.topics.subscribed() as u64,
+            users: self.users.len() as u64,
+            tape_messages: self.tape.len() as u64,
+            tape_bytes: self.tape.bytes() as u64,
+            ..self.stats.clone()
+        }
+    }
+}
+
+/// Marks the connections that one message is for.
+struct Hand<'s> {
+    table: &'s mut Table,
+    marked: &'s mut std::collections::VecDeque<u32>,
+    seq: u64,
+    reached: u32,
+    /// Those that are blocked: looked at afterwards, because they may have to be cut.
+    behind: Vec<u32>,
+}
+
+impl Hand<'_> {
+    fn to(&mut self, index: u32) {
+        let slot = &mut self.table[index];
+        if slot.state != State::Open || slot.transport == Transport::WebSocketEcho {
+            return;
+        }
+        if slot.is(flag::AHEAD) {
+            // Resumed from a position that had not come by here yet.
+            if self.seq <= slot.cursor {
+                return;
+            }
+            slot.clear(flag::AHEAD);
+        }
+        self.reached += 1;
+        if slot.is(flag::BLOCKED) {
+            self.behind.push(index);
+        }
+        if slot.is(flag::BEHIND) {
+            return;
+        }
+        slot.cursor = self.seq - 1;
+        slot.set(flag::BEHIND);
+        if !slot.is(flag::BLOCKED | flag::MARKED) {
+            slot.set(flag::MARKED);
+            self.marked.push_back(index);
+        }
+    }
+}

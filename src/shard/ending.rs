@@ -1,0 +1,248 @@
+//! How a connection ends: told why, its places given back, its socket let go.
+//!
+//! Three steps. `finish` decides the end, with exactly one reason (Rule 5), and queues the last words.
+//! When they are out the write side is shut. When the peer has ended its side too, or a deadline is
+//! over, `drop_connection` lets the socket go. In between input is read and discarded: closing with
+//! unread input would reset the connection and take the last words with it (RFC 1122 4.2.2.13).
+
+use std::borrow::Cow;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use rustix::net::{Shutdown, sockopt};
+
+use super::Shard;
+use super::conn::{NONE, State, flag};
+use super::mailbox::{Happening, Reply, Report, event_mask};
+use crate::message::UserId;
+use crate::stats::CloseReason;
+use crate::wire::close::code;
+use crate::wire::envelope;
+use crate::wire::session::Transport;
+use crate::wire::websocket;
+
+/// Slots told to leave in one turn of a drain.
+const LEAVING_PER_TURN: u32 = 1024;
+
+/// A drain that is being told to the clients.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain {
+    within_ms: u64,
+    /// Slots below this have been told.
+    next: u32,
+}
+
+/// Last words.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// A whole HTTP response.
+    Http(Bytes),
+    /// A WebSocket close frame.
+    Close {
+        /// `None` is an empty frame.
+        code: Option<u16>,
+        /// At most 123 bytes.
+        reason: Cow<'static, str>,
+    },
+    /// A close frame that is ready: the echo of the peer's.
+    Frame {
+        /// The whole frame.
+        frame: Bytes,
+        /// The code in it.
+        code: Option<u16>,
+    },
+    /// Nothing: the peer has gone.
+    Nothing,
+}
+
+impl Shard {
+    /// Decides the end of a connection. The first reason counts.
+    pub(super) fn finish(&mut self, index: u32, reason: CloseReason, answer: Answer) {
+        if matches!(self.table[index].state, State::Closing | State::Free) {
+            return;
+        }
+        let sent = match &answer {
+            Answer::Close { code, .. } | Answer::Frame { code, .. } => *code,
+            Answer::Http(_) | Answer::Nothing => None,
+        };
+        self.leave_places(index, reason, sent);
+        let deadline = self.clock.tick().after(self.settings.close_ticks);
+        let slot = &mut self.table[index];
+        slot.state = State::Closing;
+        slot.clear(flag::BEHIND | flag::AHEAD | flag::PINGED | flag::PAUSED);
+        let rare = slot.rare();
+        rare.head = Vec::new();
+        rare.decoder = None;
+        rare.message_deadline = None;
+        rare.replays.clear();
+        rare.ended = Some(reason);
+        rare.close_deadline = Some(deadline);
+        match answer {
+            Answer::Http(bytes) | Answer::Frame { frame: bytes, .. } => self.queue(index, bytes),
+            Answer::Close { code, reason } => self.queue(index, websocket::encode_close(code, &reason)),
+            Answer::Nothing => return self.drop_connection(index),
+        }
+        self.want_read(index);
+    }
+
+    /// Takes an established client out of everything that finds it.
+    fn leave_places(&mut self, index: u32, reason: CloseReason, code: Option<u16>) {
+        if self.table[index].state == State::Open {
+            self.stats.connections -= 1;
+            self.gate.established.fetch_sub(1, Ordering::Relaxed);
+            if self.wants(event_mask::DISCONNECT) {
+                let user = self.user_of(index);
+                self.report(self.id(index), user, Happening::Disconnect { reason, code });
+            }
+        }
+        if self.table[index].is(flag::COUNTED) {
+            let address = self.table[index].rare().address.take();
+            self.table[index].clear(flag::COUNTED);
+            self.gate.uncount_address(address.expect("a counted slot keeps its address"));
+        }
+        self.users.detach(&mut self.table, index);
+        self.topics.unsubscribe_all(&mut self.table, index, &mut self.tape);
+        if self.table[index].is(flag::ADDRESSED) {
+            self.table[index].clear(flag::ADDRESSED);
+            let chain = self.connection_chains.remove(&index);
+            self.tape.close_chain(chain.expect("an addressed slot has a chain"));
+        }
+    }
+
+    /// The peer has closed or reset, or its socket is broken.
+    pub(super) fn peer_ended(&mut self, index: u32) {
+        match self.table[index].state {
+            State::Free => {}
+            State::Closing if self.table[index].has_outbox() => {
+                // Half a close: our last words may still be read.
+                self.table[index].set(flag::PEER_DONE);
+            }
+            State::Closing => self.drop_connection(index),
+            State::Handshake | State::Open => self.finish(index, CloseReason::PeerGone, Answer::Nothing),
+        }
+    }
+
+    /// The outbox of a closing connection is empty: nothing more will be said.
+    pub(super) fn last_words_sent(&mut self, index: u32) {
+        if self.table[index].is(flag::PEER_DONE) {
+            return self.drop_connection(index);
+        }
+        if !self.table[index].is(flag::SHUT) {
+            self.table[index].set(flag::SHUT);
+            // An error means that the peer has gone: the read side will tell.
+            let _ = rustix::net::shutdown(self.table[index].socket(), Shutdown::Write);
+        }
+    }
+
+    /// Lets go at a deadline: what the kernel still holds for the peer is dropped with it.
+    pub(super) fn abort(&mut self, index: u32) {
+        let _ = sockopt::set_socket_linger(self.table[index].socket(), Some(std::time::Duration::ZERO));
+        self.drop_connection(index);
+    }
+
+    /// Frees the slot and closes the socket.
+    pub(super) fn drop_connection(&mut self, index: u32) {
+        let rare = self.table[index].rare.as_ref();
+        let reason = rare.and_then(|rare| rare.ended).expect("an end has a reason (Rule 5)");
+        self.stats.count_close(reason);
+        drop(self.release(index));
+    }
+
+    /// Frees the slot and gives the socket, with nothing armed on it any more.
+    pub(super) fn release(&mut self, index: u32) -> OwnedFd {
+        let token = self.table.token(index);
+        if self.table[index].is(flag::POLLED) {
+            self.ring.cancel_read_poll(token);
+        }
+        if self.table[index].is(flag::BLOCKED) {
+            self.ring.cancel_write_poll(token);
+            self.stats.blocked -= 1;
+        }
+        self.table.remove(index)
+    }
+
+    /// Slow-consumer policy: 4000, counted, logged once in a while.
+    pub(super) fn close_slow(&mut self, index: u32, behind_bytes: usize, limit_bytes: usize) {
+        let before = self.stats.closed[CloseReason::SlowConsumer as usize];
+        // Rule 8: the first, then each time the count doubles.
+        if before.is_power_of_two() || before == 0 {
+            let user = self.user_of(index);
+            tracing::warn!(
+                "slow consumer: closed {} (user {}) {behind_bytes} bytes behind, the limit is {limit_bytes} \
+                 (limits.send_backlog_bytes); {before} before it on shard {}",
+                self.id(index),
+                user.as_ref().map_or("-", |user| user.as_str()),
+                self.number
+            );
+        }
+        let answer = Answer::Close { code: Some(code::SLOW_CONSUMER), reason: "slow consumer".into() };
+        self.finish(index, CloseReason::SlowConsumer, answer);
+    }
+
+    /// Begins to tell every client to come back, each after its own delay within `within_ms`.
+    pub(super) fn begin_drain(&mut self, within_ms: u64) {
+        self.draining.get_or_insert(Drain { within_ms, next: 0 });
+    }
+
+    /// Whether a drain has not reached every slot yet.
+    pub(super) fn is_telling_clients_to_leave(&self) -> bool {
+        self.draining.is_some_and(|drain| drain.next < self.table.len())
+    }
+
+    /// Tells the next clients of a drain.
+    pub(super) fn tell_clients_to_leave(&mut self) {
+        let Some(drain) = self.draining else { return };
+        let until = drain.next.saturating_add(LEAVING_PER_TURN).min(self.table.len());
+        for index in drain.next..until {
+            if self.table[index].state == State::Open {
+                self.tell_to_leave(index, drain.within_ms);
+            }
+        }
+        self.draining = Some(Drain { next: until, ..drain });
+    }
+
+    fn tell_to_leave(&mut self, index: u32, within_ms: u64) {
+        // Neighbouring slots get delays far apart; shards are shifted against each other.
+        let spread = index.wrapping_mul(0x9e37_79b9).wrapping_add(u32::from(self.number) << 20);
+        let after_ms = (u128::from(spread) * u128::from(within_ms) >> 32) as u64;
+        if self.table[index].transport == Transport::WebSocketJson {
+            self.queue(index, envelope::reconnect(after_ms, "restart"));
+        }
+        let reason = format!("reconnect after {after_ms} ms");
+        let answer = Answer::Close { code: Some(code::RESTART), reason: reason.into() };
+        self.finish(index, CloseReason::Drained, answer);
+    }
+
+    /// Closes everything at once and reports the end of this shard.
+    pub(super) fn close_all(&mut self) {
+        for index in 0..self.table.len() {
+            match self.table[index].state {
+                State::Free => continue,
+                State::Closing => {}
+                State::Handshake | State::Open => {
+                    self.finish(index, CloseReason::Drained, Answer::Nothing);
+                    continue;
+                }
+            }
+            self.drop_connection(index);
+        }
+        for number in 0..self.listeners.len() {
+            self.ring.cancel_accept(number as u16);
+        }
+        self.ring.collect();
+        let _ = self.reports.send(Report::Stopped);
+    }
+
+    /// Stops after this turn.
+    pub(super) fn stop(&mut self) -> Reply {
+        self.stopped = true;
+        Reply::Done
+    }
+
+    /// The client's user, unless anonymous.
+    pub(super) fn user_of(&self, index: u32) -> Option<UserId> {
+        let name = self.table[index].user;
+        (name != NONE).then(|| UserId::new(self.users.text(name)).expect("checked when it came in"))
+    }
+}

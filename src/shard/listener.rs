@@ -1,0 +1,73 @@
+//! A shard's own listening socket: SO_REUSEPORT, with every option set that accepted sockets inherit.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+
+/// One listener of one shard.
+#[derive(Debug)]
+pub struct Listener {
+    pub(super) socket: OwnedFd,
+    /// Whether only this host can reach it.
+    pub(super) loopback: bool,
+    /// When to try accepting again after an error, and how long to wait the next time.
+    pub(super) retry: Option<Retry>,
+}
+
+/// Backing off after accept errors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retry {
+    pub(super) at: Instant,
+    pub(super) wait: std::time::Duration,
+    /// Whether accepting was tried again and nothing was heard since.
+    pub(super) armed: bool,
+}
+
+/// Options of client sockets, set on the listener and inherited: accepting costs no further call.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketOptions {
+    /// SO_SNDBUF, in bytes; the kernel doubles it for its own bookkeeping.
+    pub send_bytes: usize,
+    /// Length of the queue of connections that wait to be accepted.
+    pub backlog: i32,
+}
+
+impl Listener {
+    /// Binds and listens. Errors: EADDRINUSE, EADDRNOTAVAIL, EACCES (a port below 1024).
+    pub fn bind(address: SocketAddr, options: SocketOptions) -> io::Result<Self> {
+        let socket = open(address)?;
+        sockopt::set_socket_reuseport(&socket, true)?;
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        sockopt::set_socket_keepalive(&socket, true)?;
+        sockopt::set_socket_send_buffer_size(&socket, options.send_bytes)?;
+        net::bind(&socket, &address)?;
+        net::listen(&socket, options.backlog)?;
+        Ok(Self { socket, loopback: address.ip().is_loopback(), retry: None })
+    }
+
+    /// The address bound, with the port that the kernel chose for port 0.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::try_from(net::getsockname(&self.socket)?)?)
+    }
+}
+
+/// Finds out whether `address` is free: SO_REUSEPORT alone would share it silently with another
+/// gateway of the same user. Errors: as `Listener::bind`.
+pub fn probe(address: SocketAddr) -> io::Result<()> {
+    let socket = open(address)?;
+    net::bind(&socket, &address)?;
+    // Listening, not binding, is what fails while another socket listens and both have SO_REUSEADDR.
+    net::listen(&socket, 1)?;
+    Ok(())
+}
+
+fn open(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    Ok(socket)
+}

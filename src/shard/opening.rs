@@ -1,0 +1,392 @@
+//! How a client comes in: accept, request head, admission, hand-over to the owner, first answer.
+//!
+//! What a request comes to is decided by `wire::session`; here it is performed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Shard;
+use super::conn::{NONE, State, flag};
+use super::ending::Answer;
+use super::listener::Retry;
+use super::mailbox::{Handover, Happening, event_mask};
+use super::settings::Settings;
+use crate::message::Position;
+use crate::stats::CloseReason;
+use crate::wire::close::Refusal;
+use crate::wire::envelope;
+use crate::wire::request::parse_head;
+use crate::wire::session::{self, Opening, Policy, Route, Transport};
+
+/// First wait after an accept error, and the longest.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// `limits.connects_per_second` as a token bucket with a burst of two seconds.
+#[derive(Debug)]
+pub(super) struct ConnectRate {
+    per_second: u64,
+    /// Thousandths of a connect.
+    tokens: u64,
+    filled_ms: u32,
+}
+
+impl ConnectRate {
+    /// Full. 0 per second is no limit.
+    pub(super) fn new(per_second: u32) -> Self {
+        let per_second = u64::from(per_second);
+        Self { per_second, tokens: per_second * 2000, filled_ms: 0 }
+    }
+
+    fn take(&mut self, now_ms: u32) -> bool {
+        let elapsed_ms = u64::from(now_ms.wrapping_sub(self.filled_ms));
+        self.filled_ms = now_ms;
+        self.tokens = (self.tokens + elapsed_ms * self.per_second).min(self.per_second * 2000);
+        if self.per_second > 0 && self.tokens < 1000 {
+            return false;
+        }
+        self.tokens = self.tokens.saturating_sub(1000);
+        true
+    }
+}
+
+/// What resuming from a position comes to.
+pub(super) struct Resume {
+    /// Messages that will be sent again.
+    pub(super) replayed: u64,
+    /// Some are no longer held.
+    pub(super) gap: bool,
+}
+
+impl Shard {
+    pub(super) fn arm_listeners(&mut self) {
+        for number in 0..self.listeners.len() {
+            self.arm_listener(number);
+        }
+    }
+
+    fn arm_listener(&mut self, number: usize) {
+        use std::os::fd::AsFd;
+        self.ring.arm_accept(self.listeners[number].socket.as_fd(), number as u16);
+    }
+
+    pub(super) fn accepted(&mut self, listener: u16, socket: OwnedFd, armed: bool) {
+        let public = !self.listeners[usize::from(listener)].loopback;
+        self.listeners[usize::from(listener)].retry = None;
+        if !armed {
+            self.arm_listener(usize::from(listener));
+        }
+        self.stats.accepted += 1;
+        let index = self.table.insert(socket, self.clock.tick());
+        if public {
+            self.table[index].set(flag::PUBLIC);
+        }
+        // The head is often there already: read before arming a poll.
+        self.want_read(index);
+    }
+
+    /// Backs off, so that a full descriptor table does not become a busy loop.
+    pub(super) fn accept_failed(&mut self, listener: u16, error: &std::io::Error) {
+        self.stats.accept_errors += 1;
+        let number = usize::from(listener);
+        if error.raw_os_error() == Some(libc::ECONNABORTED) {
+            self.arm_listener(number);
+            return;
+        }
+        let before = self.listeners[number].retry;
+        let wait = before.map_or(RETRY_MIN, |retry| (retry.wait * 2).min(RETRY_MAX));
+        self.listeners[number].retry = Some(Retry { at: self.clock.now() + wait, wait, armed: false });
+        if before.is_none() {
+            let (open, limit) = (self.table.used(), self.settings.connections_max);
+            tracing::warn!(
+                shard = self.number,
+                "cannot accept: {error}; {open} connections open here, limits.connections is {limit}; \
+                 trying again every {RETRY_MAX:?} at most"
+            );
+        }
+    }
+
+    /// Accepts again where the wait is over. Gives when the next one is.
+    pub(super) fn retry_listeners(&mut self) -> Option<Duration> {
+        let now = self.clock.now();
+        let mut next: Option<Duration> = None;
+        for number in 0..self.listeners.len() {
+            let Some(retry) = self.listeners[number].retry.as_mut().filter(|retry| !retry.armed) else {
+                continue;
+            };
+            if retry.at <= now {
+                retry.armed = true;
+                self.arm_listener(number);
+            } else {
+                let wait = retry.at - now;
+                next = Some(next.map_or(wait, |earlier| earlier.min(wait)));
+            }
+        }
+        next
+    }
+
+    /// Takes bytes of a request head, perhaps the last.
+    pub(super) fn hear_head(&mut self, index: u32, input: &mut [u8]) {
+        let kept = self.table[index].rare.as_mut().map(|rare| std::mem::take(&mut rare.head));
+        let mut kept = kept.unwrap_or_default();
+        if kept.is_empty() {
+            let used = self.try_head(index, input);
+            if let Some(used) = used {
+                self.after_head(index, &mut input[used..]);
+            } else if self.table[index].state == State::Handshake {
+                self.table[index].rare().head = input.to_vec();
+            }
+            return;
+        }
+        kept.extend_from_slice(input);
+        match self.try_head(index, &kept) {
+            Some(used) => self.after_head(index, &mut kept[used..]),
+            None if self.table[index].state == State::Handshake => self.table[index].rare().head = kept,
+            None => {}
+        }
+    }
+
+    /// What the head asks for is done, but the bytes behind it: gives how long the head is, if the client
+    /// is now established here. A head that is incomplete leaves the state as it is.
+    fn try_head(&mut self, index: u32, input: &[u8]) -> Option<usize> {
+        let policy = self.policy(index);
+        let (request, length) = match parse_head(input, &self.settings.head) {
+            Ok(None) => return None,
+            Ok(Some(head)) => head,
+            Err(refusal) => {
+                self.refuse(index, &refusal);
+                return None;
+            }
+        };
+        match session::route(&request, &policy) {
+            Err(refusal) => self.refuse(index, &refusal),
+            Ok(Route::Health) => self.answer(index, session::plain_response(200, "ok\n")),
+            Ok(Route::Ready) if self.is_draining() => self.refuse(index, &draining()),
+            Ok(Route::Ready) => self.answer(index, session::plain_response(200, "ready\n")),
+            Ok(Route::Open(opening)) => {
+                return self.admit(index, opening, &input[length..]).then_some(length);
+            }
+        }
+        None
+    }
+
+    fn after_head(&mut self, index: u32, rest: &mut [u8]) {
+        if !rest.is_empty() {
+            self.hear_frames(index, rest);
+        }
+    }
+
+    fn policy(&self, index: u32) -> Policy {
+        let Settings { policy, echo, .. } = &self.settings;
+        let public = self.table[index].is(flag::PUBLIC);
+        Policy { echo: if public { echo.1 } else { echo.0 }, ..policy.clone() }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.gate.draining.load(Ordering::Relaxed)
+    }
+
+    /// Lets the client in, here or at its owner. True if it is established here.
+    fn admit(&mut self, index: u32, opening: Opening, unread: &[u8]) -> bool {
+        if self.is_draining() {
+            self.refuse(index, &draining());
+            return false;
+        }
+        if !self.connects.take(self.clock.ms()) {
+            self.refuse(index, &overloaded(index, "too many new connections"));
+            return false;
+        }
+        let owner = opening.user.as_ref().map_or(self.number, |user| self.owner.shard_of(user));
+        if owner == self.number {
+            return self.establish(index, opening);
+        }
+        self.stats.handed_out += 1;
+        let socket = self.release(index);
+        let handover = Handover { socket, opening, unread: unread.to_vec() };
+        if let Err(returned) = self.peers[usize::from(owner)].hand_over(handover) {
+            self.stats.handed_out -= 1;
+            let index = self.table.insert(returned.socket, self.clock.tick());
+            self.refuse(index, &overloaded(index, "the shard of this user is overloaded"));
+        }
+        false
+    }
+
+    /// Takes over a connection that landed elsewhere.
+    pub(super) fn take_over(&mut self, handover: Handover) {
+        let Handover { socket, opening, mut unread } = handover;
+        self.stats.handed_in += 1;
+        let index = self.table.insert(socket, self.clock.tick());
+        if self.establish(index, opening) {
+            if !unread.is_empty() {
+                self.hear_frames(index, &mut unread);
+            }
+            self.want_read(index);
+        }
+    }
+
+    /// Answers 101 and makes the client part of everything. False when it was refused.
+    fn establish(&mut self, index: u32, opening: Opening) -> bool {
+        if let Err(refusal) = self.take_places(index) {
+            self.refuse(index, &refusal);
+            return false;
+        }
+        self.stats.connections += 1;
+        let slot = &mut self.table[index];
+        slot.state = State::Open;
+        slot.transport = opening.transport;
+        slot.heartbeat_s = opening.heartbeat_s;
+        slot.uplink_full_us = self.clock.us();
+        if let Some(user) = &opening.user {
+            self.users.attach(&mut self.table, index, user.as_str());
+        }
+        let mut answer = opening.response();
+        self.begin_heartbeat(index);
+        for topic in &opening.topics {
+            let id = self.topics.intern(topic, &mut self.tape);
+            self.topics.subscribe(&mut self.table, index, id);
+        }
+        let resume = opening.since.map(|since| self.resume(index, since));
+        if opening.transport == Transport::WebSocketJson {
+            let hello = envelope::hello(self.id(index), self.position(), opening.heartbeat_s);
+            let resumed = resume.map(|resume| envelope::resumed(resume.replayed, resume.gap));
+            answer = Bytes::from([answer, hello, resumed.unwrap_or_default()].concat());
+        }
+        self.queue(index, answer);
+        if self.wants(event_mask::CONNECT) {
+            let what = Happening::Connect {
+                transport: transport_name(opening.transport),
+                remote: self.remote(index),
+                topics: opening.topics,
+            };
+            self.report(self.id(index), opening.user, what);
+        }
+        true
+    }
+
+    /// Counts the client against the limits of the whole gateway.
+    fn take_places(&mut self, index: u32) -> Result<(), Refusal> {
+        let before = self.gate.established.fetch_add(1, Ordering::Relaxed);
+        if before >= self.settings.connections_max {
+            self.gate.established.fetch_sub(1, Ordering::Relaxed);
+            return Err(overloaded(index, "too many connections"));
+        }
+        let Some(address) = self.peer(index).map(|peer| peer.ip().to_canonical()) else { return Ok(()) };
+        if !self.settings.counts(address) {
+            return Ok(());
+        }
+        if !self.gate.count_address(address, self.settings.connections_per_address_max) {
+            self.gate.established.fetch_sub(1, Ordering::Relaxed);
+            let message =
+                format!("{address} has {} connections already", self.settings.connections_per_address_max);
+            return Err(Refusal::new(429, "too_many_connections", message));
+        }
+        self.table[index].set(flag::COUNTED);
+        self.table[index].rare().address = Some(address);
+        Ok(())
+    }
+
+    /// Sets the cursor for a client that was at `since`.
+    fn resume(&mut self, index: u32, since: Position) -> Resume {
+        let head = self.tape.head();
+        let given_out = self.gate.last_seq.load(Ordering::Acquire);
+        let same_epoch = since.epoch == self.epoch;
+        if same_epoch && since.seq > given_out {
+            // Nobody was ever given this position: what was missed cannot be known.
+            return Resume { replayed: 0, gap: true };
+        }
+        if same_epoch && since.seq > head {
+            // Given out by another shard; our copies are still in the mailbox.
+            let slot = &mut self.table[index];
+            slot.cursor = since.seq;
+            slot.set(flag::AHEAD);
+            return Resume { replayed: 0, gap: false };
+        }
+        let seq = if same_epoch { since.seq } else { 0 };
+        let chains = self.chains_of(index);
+        // A user without a chain may have had one, forgotten since.
+        let chainless = self.table[index].user != NONE && !self.has_user_chain(index);
+        let forgotten = chainless && self.tape.has_forgotten(seq);
+        let gap = !same_epoch || forgotten || self.tape.has_lost(&chains, seq);
+        let replayed = self.tape.count(&chains, seq, self.clock.now());
+        if replayed > 0 {
+            let slot = &mut self.table[index];
+            slot.cursor = seq;
+            slot.set(flag::BEHIND);
+            slot.rare().lag_exempt = head;
+            self.mark(index);
+        }
+        Resume { replayed, gap }
+    }
+
+    pub(super) fn peer(&self, index: u32) -> Option<SocketAddr> {
+        let name = rustix::net::getpeername(self.table[index].socket()).ok()?;
+        SocketAddr::try_from(name?).ok()
+    }
+
+    /// `ip:port` of the peer; empty when it has gone.
+    pub(super) fn remote(&self, index: u32) -> String {
+        self.peer(index).map(|peer| peer.to_string()).unwrap_or_default()
+    }
+
+    /// Ends a connection whose request is refused.
+    pub(super) fn refuse(&mut self, index: u32, refusal: &Refusal) {
+        tracing::debug!(shard = self.number, status = refusal.status, code = refusal.code, "refused");
+        let reason = match refusal.status {
+            408 => CloseReason::HandshakeTimeout,
+            _ => CloseReason::Refused,
+        };
+        self.finish(index, reason, Answer::Http(session::refusal_response(refusal)));
+    }
+
+    fn answer(&mut self, index: u32, response: Bytes) {
+        self.finish(index, CloseReason::Answered, Answer::Http(response));
+    }
+}
+
+fn draining() -> Refusal {
+    let refusal = Refusal::new(503, "draining", "the gateway is about to restart");
+    Refusal { retry_after_s: Some(2), ..refusal }
+}
+
+/// Spread by the slot, so that those refused together do not come back together.
+fn overloaded(index: u32, why: &'static str) -> Refusal {
+    Refusal {
+        retry_after_s: Some(1 + index.wrapping_mul(0x9e37_79b9) % 8),
+        ..Refusal::new(503, "overloaded", why)
+    }
+}
+
+/// How a transport is named to operators.
+pub(super) fn transport_name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::WebSocketRaw | Transport::WebSocketJson => "ws",
+        Transport::WebSocketEcho => "echo",
+    }
+}
+
+/// One address's connections over all shards.
+impl super::mailbox::Gate {
+    /// Counts one more connection of `address`; false (and not counted) at the limit.
+    pub(super) fn count_address(&self, address: IpAddr, max: u32) -> bool {
+        let mut counts = self.addresses.lock().expect("no panic while counting");
+        let count = counts.entry(address).or_default();
+        let fits = *count < max;
+        *count += u32::from(fits);
+        fits
+    }
+
+    /// Counts one less.
+    pub(super) fn uncount_address(&self, address: IpAddr) {
+        let mut counts = self.addresses.lock().expect("no panic while counting");
+        if let std::collections::hash_map::Entry::Occupied(mut entry) = counts.entry(address) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! How clients are heard: batches of `RECV`, bytes into the protocol machines, events into actions.
+//!
+//! A multishot poll tells of each wake-up once, so a receive that fills its slice means "read again".
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::Shard;
+use super::conn::Replay;
+use super::conn::{State, flag};
+use super::ending::Answer;
+use super::mailbox::{Happening, event_mask};
+use super::opening::Resume;
+use crate::message::{Kind, Position, Topic};
+use crate::ring::{BATCH_MAX, Token};
+use crate::stats::CloseReason;
+use crate::wire::close::{ProtocolError, code};
+use crate::wire::envelope::{self, ClientFrame, EchoId};
+use crate::wire::session::Transport;
+use crate::wire::websocket::{self, Decoder, Event};
+
+/// Bytes that one receive can take.
+const SLICE_BYTES: usize = 16 * 1024;
+/// Receives in one batch: together they use the area once.
+const SLICES: usize = 64;
+/// Bytes of replies that may wait for one client before it is held to be slow.
+const OUTBOX_BYTES_MAX: usize = 64 * 1024;
+
+const _: () = assert!(SLICES <= BATCH_MAX);
+
+/// The shard's one receive area, and the batch being received.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    area: Vec<u8>,
+    batch: Vec<u32>,
+    received: Vec<std::io::Result<usize>>,
+}
+
+impl Receiver {
+    pub(super) fn new() -> Self {
+        Self {
+            area: vec![0; SLICE_BYTES * SLICES],
+            batch: Vec::with_capacity(SLICES),
+            received: Vec::with_capacity(SLICES),
+        }
+    }
+}
+
+impl Shard {
+    pub(super) fn became_readable(&mut self, token: Token, armed: bool) {
+        let Some(index) = self.table.find(token) else { return };
+        if !armed {
+            self.table[index].clear(flag::POLLED);
+        }
+        self.want_read(index);
+    }
+
+    /// Puts slot `index` among those with something to receive.
+    pub(super) fn want_read(&mut self, index: u32) {
+        let slot = &mut self.table[index];
+        if !slot.is(flag::READABLE) && !slot.is(flag::PEER_DONE) {
+            slot.set(flag::READABLE);
+            self.readable.push_back(index);
+        }
+    }
+
+    /// Receives from all that were readable when the turn began.
+    pub(super) fn receive(&mut self) {
+        let mut due = self.readable.len();
+        while due > 0 {
+            let count = due.min(SLICES);
+            due -= count;
+            self.receive_batch(count);
+        }
+    }
+
+    fn receive_batch(&mut self, count: usize) {
+        let mut batch = std::mem::take(&mut self.receiver.batch);
+        for index in self.readable.drain(..count) {
+            let slot = &mut self.table[index];
+            // A slot may stand here twice when it was freed and used again: read it once.
+            if slot.is(flag::READABLE) && slot.state != State::Free && !slot.is(flag::PAUSED) {
+                slot.clear(flag::READABLE);
+                batch.push(index);
+            }
+        }
+        let mut area = std::mem::take(&mut self.receiver.area);
+        let mut received = std::mem::take(&mut self.receiver.received);
+        let jobs = batch.iter().zip(area.chunks_mut(SLICE_BYTES));
+        let jobs = jobs.map(|(&index, slice)| (self.table[index].socket(), slice));
+        received.extend(self.ring.receive_all(jobs));
+        for ((&index, slice), result) in
+            batch.iter().zip(area.chunks_mut(SLICE_BYTES)).zip(received.drain(..))
+        {
+            self.received(index, slice, result);
+        }
+        batch.clear();
+        self.receiver.batch = batch;
+        self.receiver.area = area;
+        self.receiver.received = received;
+    }
+
+    fn received(&mut self, index: u32, slice: &mut [u8], result: std::io::Result<usize>) {
+        match result {
+            Ok(0) => self.peer_ended(index),
+            Ok(count) => {
+                self.stats.received_bytes += count as u64;
+                let generation = self.table[index].generation;
+                self.hear(index, &mut slice[..count]);
+                // What was heard may have ended the connection, and its slot may be free.
+                let present =
+                    self.table[index].generation == generation && self.table[index].state != State::Free;
+                if present && count == SLICE_BYTES {
+                    self.want_read(index);
+                } else if present {
+                    self.poll_if_needed(index);
+                }
+            }
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {
+                self.poll_if_needed(index);
+            }
+            Err(_) => self.peer_ended(index),
+        }
+    }
+
+    fn poll_if_needed(&mut self, index: u32) {
+        let token = self.table.token(index);
+        let slot = &mut self.table[index];
+        if !slot.is(flag::POLLED) {
+            slot.set(flag::POLLED);
+            self.ring.arm_read_poll(self.table[index].socket(), token);
+        }
+    }
+
+    fn hear(&mut self, index: u32, input: &mut [u8]) {
+        match self.table[index].state {
+            State::Handshake => self.hear_head(index, input),
+            State::Open => self.hear_frames(index, input),
+            // The peer's last words: the end is decided already.
+            State::Closing | State::Free => {}
+        }
+    }
+
+    /// Feeds octets to the client's decoder and does what comes out.
+    pub(super) fn hear_frames(&mut self, index: u32, mut input: &mut [u8]) {
+        let slot = &mut self.table[index];
+        slot.clear(flag::PINGED);
+        let kept = slot.rare.as_mut().and_then(|rare| rare.decoder.take());
+        let mut decoder = kept.unwrap_or_default();
+        let echo = slot.transport == Transport::WebSocketEcho;
+        let limits = *self.settings.message_limits(echo);
+        while !input.is_empty() {
+            match decoder.handle_bytes(input, &limits) {
+                Err(error) => return self.protocol_error(index, error),
+                Ok((used, event)) => {
+                    let event = event.map(|event| self.heard(index, event));
+                    if event == Some(Heard::Ended) {
+                        return;
+                    }
+                    input = &mut input[used..];
+                }
+            }
+        }
+        self.keep_decoder(index, decoder);
+    }
+
+    fn keep_decoder(&mut self, index: u32, decoder: Decoder) {
+        let deadline = self.clock.tick().after(self.settings.message_ticks);
+        let slot = &mut self.table[index];
+        if decoder.is_idle() {
+            if let Some(rare) = slot.rare.as_mut() {
+                rare.message_deadline = None;
+                slot.tidy();
+            }
+            return;
+        }
+        let rare = slot.rare();
+        if !decoder.in_message() {
+            rare.message_deadline = None;
+        } else if rare.message_deadline.is_none() {
+            rare.message_deadline = Some(deadline);
+        }
+        rare.decoder = Some(decoder);
+    }
+
+    fn protocol_error(&mut self, index: u32, error: ProtocolError) {
+        tracing::debug!(shard = self.number, connection = %self.id(index), "protocol error: {}", error.reason());
+        let answer = Answer::Close { code: Some(error.close_code()), reason: error.reason().into() };
+        self.finish(index, error.close_reason(), answer);
+    }
+
+    /// Acts on one event.
+    fn heard(&mut self, index: u32, event: Event<'_>) -> Heard {
+        match event {
+            Event::Text(payload) => self.heard_message(index, Kind::Text, payload),
+            Event::Binary(payload) => self.heard_message(index, Kind::Binary, payload),
+            Event::Ping(_) => {
+                self.queue(index, event.reply().unwrap_or_default());
+                self.still_heard(index)
+            }
+            Event::Pong => {
+                self.stats.pongs += 1;
+                Heard::Goes
+            }
+            Event::Close { code, .. } => {
+                // Echoed, code and reason (RFC 6455 5.5.1).
+                let frame = event.reply().unwrap_or_default();
+                self.finish(index, CloseReason::PeerClosed, Answer::Frame { frame, code });
+                Heard::Ended
+            }
+        }
+    }
+
+    /// Replies that a client does not read are bounded, too.
+    fn still_heard(&mut self, index: u32) -> Heard {
+        let waiting = self.table[index].rare.as_ref().map_or(0, |rare| rare.outbox_bytes);
+        let echo = self.table[index].transport == Transport::WebSocketEcho;
+        if waiting > OUTBOX_BYTES_MAX && self.table[index].is(flag::BLOCKED) && !echo {
+            self.close_slow(index, waiting, OUTBOX_BYTES_MAX);
+        }
+        if self.table[index].state == State::Open { Heard::Goes } else { Heard::Ended }
+    }
+
+    fn heard_message(&mut self, index: u32, kind: Kind, payload: Cow<'_, [u8]>) -> Heard {
+        self.stats.uplinks += 1;
+        if self.table[index].transport == Transport::WebSocketEcho {
+            let (frame, _) = websocket::encode_message(kind, &payload);
+            self.queue(index, frame);
+            self.table[index].set(flag::PAUSED);
+            return Heard::Goes;
+        }
+        if !self.take_uplink(index) {
+            let answer = Answer::Close { code: Some(code::POLICY), reason: "too many messages".into() };
+            self.finish(index, CloseReason::Policy, answer);
+            return Heard::Ended;
+        }
+        if self.table[index].transport == Transport::WebSocketRaw {
+            self.uplink(index, kind, None, || Bytes::copy_from_slice(&payload));
+            return Heard::Goes;
+        }
+        if kind == Kind::Binary {
+            self.queue(index, envelope::error("bad_request", "frames of corecast.v1 are text", &None));
+        } else {
+            match envelope::parse(&payload) {
+                Ok(frame) => self.heard_client_frame(index, frame),
+                Err(error) => self.queue(index, envelope::error(error.code, &error.message, &error.id)),
+            }
+        }
+        self.still_heard(index)
+    }
+
+    /// `limits.uplinks_per_second` with a burst of two seconds, as one number: when the bucket is full.
+    fn take_uplink(&mut self, index: u32) -> bool {
+        let per_second = self.settings.uplinks_per_second;
+        if per_second == 0 {
+            return true;
+        }
+        let (now, burst_us) = (self.clock.us(), 2_000_000);
+        let slot = &mut self.table[index];
+        let ahead_us = slot.uplink_full_us.wrapping_sub(now);
+        // Further ahead than a burst can be: the moment has passed, or the number has wrapped.
+        let ahead_us = if ahead_us > burst_us { 0 } else { ahead_us } + 1_000_000 / per_second;
+        if ahead_us > burst_us {
+            return false;
+        }
+        slot.uplink_full_us = now.wrapping_add(ahead_us);
+        true
+    }
+
+    fn uplink(&mut self, index: u32, kind: Kind, topic: Option<Topic>, data: impl FnOnce() -> Bytes) {
+        if self.wants(event_mask::UPLINK) {
+            let what = Happening::Uplink { topic, kind, data: data() };
+            self.report(self.id(index), self.user_of(index), what);
+        }
+    }
+
+    fn heard_client_frame(&mut self, index: u32, frame: ClientFrame) {
+        match frame {
+            ClientFrame::Ping { id } => self.queue(index, envelope::pong(&id)),
+            ClientFrame::Uplink { data, topic, .. } => self.uplink(index, Kind::Json, topic, || data),
+            ClientFrame::Unsubscribe { topics, id } => {
+                for topic in &topics {
+                    self.unsubscribe(index, topic);
+                }
+                self.queue(index, envelope::unsubscribed(&topics, self.position(), &id));
+            }
+            ClientFrame::Subscribe { topics, since, id } => self.heard_subscribe(index, &topics, since, &id),
+        }
+    }
+
+    fn heard_subscribe(&mut self, index: u32, topics: &[Topic], since: Option<Position>, id: &EchoId) {
+        let present: Vec<_> = self.topics.of(&self.table, index).collect();
+        let is_new = |topic: &&Topic| self.topics.id(topic).is_none_or(|id| !present.contains(&id));
+        let fresh: Vec<Topic> = topics.iter().filter(is_new).cloned().collect();
+        if present.len() + fresh.len() > self.settings.topics_max {
+            let message = format!(
+                "{} topics would be {}, limits.topics_per_connection is {}",
+                topics.len(),
+                present.len() + fresh.len(),
+                self.settings.topics_max
+            );
+            return self.queue(index, envelope::error("too_many_topics", &message, id));
+        }
+        self.split_cursor(index);
+        let mut ids = Vec::with_capacity(fresh.len());
+        for topic in &fresh {
+            let id = self.topics.intern(topic, &mut self.tape);
+            self.topics.subscribe(&mut self.table, index, id);
+            ids.push(id);
+        }
+        self.queue(index, envelope::subscribed(topics, self.position(), id));
+        if let Some(since) = since {
+            let resume = self.replay(index, ids, since);
+            self.queue(index, envelope::resumed(resume.replayed, resume.gap));
+        }
+    }
+
+    /// Replays topics that were just subscribed, from `since` to now.
+    fn replay(&mut self, index: u32, topics: Vec<u32>, since: Position) -> Resume {
+        let until = self.tape.head();
+        let given_out = self.gate.last_seq.load(std::sync::atomic::Ordering::Acquire);
+        let same_epoch = since.epoch == self.epoch;
+        if same_epoch && since.seq >= until {
+            return Resume { replayed: 0, gap: since.seq > given_out };
+        }
+        let seq = if same_epoch { since.seq } else { 0 };
+        let chains: Vec<_> = topics.iter().map(|&id| self.topics.chain(id)).collect();
+        let gap = !same_epoch || self.tape.has_lost(&chains, seq);
+        let replayed = self.tape.count(&chains, seq, self.clock.now());
+        if replayed > 0 {
+            let replay = Replay { topics, whole: false, cursor: seq, until };
+            self.table[index].rare().replays.push_back(replay);
+            self.mark(index);
+        }
+        Resume { replayed, gap }
+    }
+
+    /// What is behind stays with the subscriptions it was behind with: new ones begin at the head.
+    pub(super) fn split_cursor(&mut self, index: u32) {
+        let until = self.tape.head();
+        let slot = &self.table[index];
+        if !slot.is(flag::BEHIND) || slot.cursor >= until {
+            return;
+        }
+        let cursor = slot.cursor;
+        let topics = self.topics.of(&self.table, index).collect();
+        let slot = &mut self.table[index];
+        slot.cursor = until;
+        slot.rare().replays.push_back(Replay { topics, whole: true, cursor, until });
+    }
+}
+
+/// Whether a connection goes on after an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    Goes,
+    Ended,
+}

@@ -1,0 +1,97 @@
+//! The configuration as a shard uses it: plain numbers, computed once.
+
+use std::net::IpAddr;
+
+use super::clock::Tick;
+use super::tape::TapeLimits;
+use crate::config::{Config, Timeouts};
+use crate::wire::request::HeadLimits;
+use crate::wire::session::Policy;
+use crate::wire::websocket;
+
+/// Echo has its own limits, for conformance suites (contract section 2).
+const ECHO_LIMITS: websocket::Limits =
+    websocket::Limits { message_bytes_max: 32 << 20, fragments_max: 65_536 };
+/// No ping to an echo client before this many seconds.
+pub const ECHO_QUIET_S: u32 = 120;
+
+/// What a shard needs to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub(super) head: HeadLimits,
+    pub(super) messages: websocket::Limits,
+    pub(super) policy: Policy,
+    /// `GET /echo` is served: on loopback, on every listener.
+    pub(super) echo: (bool, bool),
+    pub(super) topics_max: usize,
+    pub(super) lag_bytes_max: usize,
+    pub(super) connections_max: u64,
+    pub(super) connections_per_address_max: u32,
+    pub(super) trusted: Vec<ipnet::IpNet>,
+    pub(super) connects_per_second: u32,
+    pub(super) uplinks_per_second: u32,
+    pub(super) timeouts: Timeouts,
+    pub(super) handshake_ticks: u32,
+    pub(super) message_ticks: u32,
+    pub(super) send_ticks: u32,
+    pub(super) close_ticks: u32,
+    pub(super) pong_ticks: u32,
+    pub(super) tape: TapeLimits,
+}
+
+impl Settings {
+    /// From the effective configuration; `connections_max` is what the descriptor limit leaves, or the
+    /// configured number.
+    pub fn new(config: &Config, connections_max: u64) -> Self {
+        let (limits, timeouts) = (&config.limits, &config.timeouts);
+        let seconds = |duration: std::time::Duration| u16::try_from(duration.as_secs()).unwrap_or(u16::MAX);
+        Self {
+            head: HeadLimits {
+                head_bytes_max: limits.head_bytes.bytes(),
+                header_lines_max: limits.header_lines as usize,
+                target_bytes_max: limits.target_bytes.bytes(),
+            },
+            messages: websocket::Limits {
+                message_bytes_max: limits.message_bytes.bytes(),
+                fragments_max: limits.fragments,
+            },
+            policy: Policy {
+                anonymous: config.auth.anonymous,
+                heartbeat_s: seconds(timeouts.heartbeat),
+                heartbeat_min_s: seconds(timeouts.heartbeat_min),
+                heartbeat_max_s: seconds(timeouts.heartbeat_max),
+                topics_max: limits.topics_per_connection,
+                echo: false,
+            },
+            echo: (config.web.echo, config.web.echo && config.web.echo_public),
+            topics_max: limits.topics_per_connection as usize,
+            lag_bytes_max: limits.send_backlog_bytes.bytes(),
+            connections_max,
+            connections_per_address_max: limits.connections_per_address,
+            trusted: limits.trusted.clone(),
+            connects_per_second: limits.connects_per_second,
+            uplinks_per_second: limits.uplinks_per_second,
+            handshake_ticks: Tick::count(timeouts.handshake),
+            message_ticks: Tick::count(timeouts.message),
+            send_ticks: Tick::count(timeouts.send),
+            close_ticks: Tick::count(timeouts.close),
+            pong_ticks: Tick::count(timeouts.pong),
+            timeouts: timeouts.clone(),
+            tape: TapeLimits {
+                messages_max: config.history.messages as usize,
+                bytes_max: config.history.bytes.bytes(),
+                age_ticks_max: Tick::count(config.history.age),
+            },
+        }
+    }
+
+    /// What one client may send.
+    pub(super) fn message_limits(&self, echo: bool) -> &websocket::Limits {
+        if echo { &ECHO_LIMITS } else { &self.messages }
+    }
+
+    /// Whether connections from `address` are counted.
+    pub(super) fn counts(&self, address: IpAddr) -> bool {
+        self.connections_per_address_max > 0 && !self.trusted.iter().any(|net| net.contains(&address))
+    }
+}

@@ -1,0 +1,117 @@
+//! How time passes for connections: heartbeats and deadlines, slice by slice.
+
+use std::time::{Duration, Instant};
+
+use super::Shard;
+use super::clock::heartbeat_phase;
+use super::conn::{State, flag};
+use super::ending::Answer;
+use super::settings::ECHO_QUIET_S;
+use crate::stats::CloseReason;
+use crate::wire::close::{Refusal, code};
+use crate::wire::session::Transport;
+
+impl Shard {
+    /// Looks at the next slice of the table when it is due, and at what else waits for time.
+    pub(super) fn keep_time(&mut self) {
+        self.retry_listeners();
+        self.tell_clients_to_leave();
+        let Some((slice, last)) = self.sweep.slice(self.clock.now(), self.table.len()) else { return };
+        for index in slice {
+            self.look_at(index);
+        }
+        if last {
+            self.needed_after = self.needed_after_next;
+            // Whoever falls behind from here on needs nothing before this.
+            self.needed_after_next = self.tape.head();
+        }
+    }
+
+    /// How long this shard may sleep; `None` is for ever.
+    pub(super) fn due_in(&mut self, now: Instant) -> Option<Duration> {
+        let sweep = (self.table.used() > 0 || !self.tape.is_empty()).then(|| self.sweep.due_in(now));
+        match (sweep, self.retry_listeners()) {
+            (Some(sweep), Some(retry)) => Some(sweep.min(retry)),
+            (sweep, retry) => sweep.or(retry),
+        }
+    }
+
+    fn look_at(&mut self, index: u32) {
+        match self.table[index].state {
+            State::Free => {}
+            State::Handshake => self.check_handshake(index),
+            State::Open => self.check_open(index),
+            State::Closing => {
+                let deadline = self.table[index].rare.as_ref().and_then(|rare| rare.close_deadline);
+                if deadline.is_some_and(|deadline| self.clock.tick().reached(deadline)) {
+                    self.abort(index);
+                }
+            }
+        }
+    }
+
+    fn check_handshake(&mut self, index: u32) {
+        let slot = &self.table[index];
+        if self.clock.tick().since(slot.opened) < self.settings.handshake_ticks {
+            return;
+        }
+        if slot.rare.as_ref().is_some_and(|rare| !rare.head.is_empty()) {
+            let refusal = Refusal::new(408, "handshake_timeout", "the request did not arrive in time");
+            return self.refuse(index, &refusal);
+        }
+        // Said nothing, is told nothing: health checks and preconnects.
+        self.finish(index, CloseReason::HandshakeTimeout, Answer::Nothing);
+    }
+
+    fn check_open(&mut self, index: u32) {
+        let tick = self.clock.tick();
+        if let Some(rare) = &self.table[index].rare {
+            let over = |deadline: Option<super::clock::Tick>| {
+                deadline.is_some_and(|deadline| tick.reached(deadline))
+            };
+            let (message, send, lag) =
+                (over(rare.message_deadline), over(rare.send_deadline), rare.lag_bytes);
+            let echo = self.table[index].transport == Transport::WebSocketEcho;
+            if message {
+                let answer = Answer::Close { code: Some(code::POLICY), reason: "unfinished message".into() };
+                return self.finish(index, CloseReason::Policy, answer);
+            }
+            if send && !echo {
+                return self.close_slow(index, lag, self.settings.lag_bytes_max);
+            }
+            self.needs(index);
+        }
+        self.heartbeat(index);
+    }
+
+    /// Pings at the slot's own moment in each period; no answer in time is the end.
+    fn heartbeat(&mut self, index: u32) {
+        let tick = self.clock.tick();
+        let slot = &mut self.table[index];
+        let (period, since_ticks) = heartbeat_phase(index, slot.heartbeat_s, tick);
+        let odd = if period % 2 == 1 { flag::ODD_PERIOD } else { 0 };
+        let new_period = slot.flags & flag::ODD_PERIOD != odd;
+        slot.flags = slot.flags & !flag::ODD_PERIOD | odd;
+        if slot.is(flag::PINGED) && (new_period || since_ticks >= self.settings.pong_ticks) {
+            let answer =
+                Answer::Close { code: Some(code::HEARTBEAT_MISSED), reason: "heartbeat missed".into() };
+            return self.finish(index, CloseReason::HeartbeatMissed, answer);
+        }
+        let quiet =
+            slot.transport == Transport::WebSocketEcho && tick.since(slot.opened) < ECHO_QUIET_S * 100;
+        // A blocked socket has its own deadline; a ping behind it would say nothing.
+        if new_period && !quiet && !slot.is(flag::BLOCKED) {
+            slot.set(flag::PINGED | flag::PING_DUE);
+            self.stats.pings += 1;
+            self.mark(index);
+        }
+    }
+
+    /// A new client's first ping comes with its slot's next moment.
+    pub(super) fn begin_heartbeat(&mut self, index: u32) {
+        let (period, _) = heartbeat_phase(index, self.table[index].heartbeat_s, self.clock.tick());
+        if period % 2 == 1 {
+            self.table[index].set(flag::ODD_PERIOD);
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! The log of everything this shard has to deliver or may be asked to resume, in position order.
+//!
+//! A connection owns no queue: it is a cursor into this tape. Each entry stands in the one chain of its
+//! target (a topic, a user, one connection, everybody) and in the list of all entries by age. Bounded in
+//! messages per chain, bytes and age; `trim` says what a cursor may still need.
+//! Never writes to a socket. Encodes a message at most once per form (Rule 4).
+
+use std::cell::OnceCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::clock::Tick;
+use super::conn::NONE;
+use super::topics::TopicId;
+use crate::message::{Message, UserId};
+use crate::wire::envelope;
+
+/// A chain of this tape; reused once closed.
+pub type ChainId = u32;
+type EntryId = u32;
+
+/// The chain of messages to everybody.
+pub const EVERYBODY: ChainId = 0;
+
+/// What one entry costs beside its payload, for `history.bytes`.
+const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<Link>() + size_of::<Message>();
+
+/// How a message is written to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// One WebSocket frame with exactly the payload.
+    Raw,
+    /// A `message` frame of `corecast.v1`.
+    Envelope,
+}
+
+/// Limits of a tape.
+#[derive(Clone, Copy, Debug)]
+pub struct TapeLimits {
+    /// Messages kept per chain.
+    pub messages_max: usize,
+    /// Bytes kept in all, payload and bookkeeping.
+    pub bytes_max: usize,
+    /// Age, in ticks.
+    pub age_ticks_max: u32,
+}
+
+/// One message on the tape.
+#[derive(Debug)]
+pub struct Entry {
+    message: Arc<Message>,
+    envelope: OnceCell<Bytes>,
+    added: Tick,
+    chain: ChainId,
+    /// Bytes accounted for it.
+    bytes: u32,
+    older: EntryId,
+    newer: EntryId,
+}
+
+impl Entry {
+    /// Its place in the sequence.
+    pub fn seq(&self) -> u64 {
+        self.message.seq
+    }
+
+    /// The bytes to send, encoded at most once.
+    pub fn form(&self, form: Form, epoch: u32) -> &Bytes {
+        match form {
+            Form::Raw => self.message.frame(),
+            Form::Envelope => self.envelope.get_or_init(|| envelope::message(&self.message, epoch)),
+        }
+    }
+
+    /// Whether its time to live is over.
+    pub fn is_expired(&self, now: Instant) -> bool {
+        self.message.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+/// An entry in its chain. `bytes_before` is the sum of frame bytes of all earlier entries of the
+/// chain, wrapping: a lag is a subtraction.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    seq: u64,
+    entry: EntryId,
+    bytes_before: u32,
+}
+
+#[derive(Debug, Default)]
+struct Chain {
+    links: VecDeque<Link>,
+    bytes_total: u32,
+    /// Newest seq that was here and is no longer held.
+    forgotten: u64,
+    owner: Option<Owner>,
+}
+
+/// Whose messages a chain holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// All connections.
+    Everybody,
+    /// A topic's subscribers.
+    Topic(TopicId),
+    /// A user's connections.
+    User(UserId),
+    /// The connection in this slot.
+    Connection(u32),
+}
+
+/// The tape of one shard.
+#[derive(Debug)]
+pub struct Tape {
+    entries: Vec<Option<Entry>>,
+    free: Vec<EntryId>,
+    oldest: EntryId,
+    newest: EntryId,
+    chains: Vec<Chain>,
+    free_chains: Vec<ChainId>,
+    bytes: usize,
+    head: u64,
+    /// Newest seq forgotten together with its chain.
+    forgotten: u64,
+    /// Newest seq forgotten although a cursor may have needed it.
+    forced: u64,
+    limits: TapeLimits,
+    /// Chains over `messages_max`, to be looked at by `trim`.
+    long: Vec<ChainId>,
+    /// Chains that `trim` emptied, for their owners to close.
+    emptied: Vec<ChainId>,
+}
+
+impl Tape {
+    /// An empty tape.
+    pub fn new(limits: TapeLimits) -> Self {
+        let everybody = Chain { owner: Some(Owner::Everybody), ..Chain::default() };
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            oldest: NONE,
+            newest: NONE,
+            chains: vec![everybody],
+            free_chains: Vec::new(),
+            bytes: 0,
+            head: 0,
+            forgotten: 0,
+            forced: 0,
+            limits,
+            long: Vec::new(),
+            emptied: Vec::new(),
+        }
+    }
+
+    /// Newest seq that this shard has seen.
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Messages held.
+    pub fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Bytes held, payload and bookkeeping.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Makes a chain for `owner`, who has none.
+    pub fn open_chain(&mut self, owner: Owner) -> ChainId {
+        let id = self.free_chains.pop().unwrap_or_else(|| {
+            self.chains.push(Chain::default());
+            self.chains.len() as ChainId - 1
+        });
+        let chain = &mut self.chains[id as usize];
+        // What the owner had before, under a chain that was closed, may be among the forgotten.
+        (chain.owner, chain.forgotten) = (Some(owner), self.forgotten);
+        id
+    }
+
+    /// Forgets a chain and what it still holds. A later resume of its target from before is told.
+    pub fn close_chain(&mut self, id: ChainId) {
+        while let Some(link) = self.chains[id as usize].links.front().copied() {
+            self.evict(link.entry);
+        }
+        let chain = std::mem::take(&mut self.chains[id as usize]);
+        // A connection's own messages cannot be resumed: nobody misses them.
+        if !matches!(chain.owner, Some(Owner::Connection(_))) {
+            self.forgotten = self.forgotten.max(chain.forgotten);
+        }
+        self.free_chains.push(id);
+    }
+
+    /// Whether the chain holds nothing.
+    pub fn is_chain_empty(&self, id: ChainId) -> bool {
+        self.chains[id as usize].links.is_empty()
+    }
+
+    /// Newest seq held in the chain, 0 where none is.
+    pub fn newest_seq(&self, id: ChainId) -> u64 {
+        self.chains[id as usize].links.back().map_or(0, |link| link.seq)
+    }
+
+    /// Notes that everything up to `seq` has come by.
+    pub fn advance(&mut self, seq: u64) {
+        debug_assert!(seq >= self.head, "the sequencer posts in order");
+        self.head = seq;
+    }
+
+    /// Appends a message to the chain of its target.
+    pub fn append(&mut self, chain: ChainId, message: Arc<Message>, now: Tick) {
+        let (seq, frame_bytes) = (message.seq, message.frame().len());
+        let bytes = frame_bytes + ENTRY_BYTES;
+        let entry = Entry {
+            message,
+            envelope: OnceCell::new(),
+            added: now,
+            chain,
+            bytes: bytes as u32,
+            older: self.newest,
+            newer: NONE,
+        };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.entries[id as usize] = Some(entry);
+                id
+            }
+            None => {
+                self.entries.push(Some(entry));
+                self.entries.len() as EntryId - 1
+            }
+        };
+        match self.newest {
+            NONE => self.oldest = id,
+            newest => self.entry_mut(newest).newer = id,
+        }
+        self.newest = id;
+        self.bytes += bytes;
+        let links = &mut self.chains[chain as usize];
+        links.links.push_back(Link { seq, entry: id, bytes_before: links.bytes_total });
+        links.bytes_total = links.bytes_total.wrapping_add(frame_bytes as u32);
+        if links.links.len() == self.limits.messages_max + 1 {
+            self.long.push(chain);
+        }
+        self.advance(seq);
+    }
+
+    fn entry(&self, id: EntryId) -> &Entry {
+        self.entries[id as usize].as_ref().expect("linked entries are held")
+    }
+
+    fn entry_mut(&mut self, id: EntryId) -> &mut Entry {
+        self.entries[id as usize].as_mut().expect("linked entries are held")
+    }
+
+    /// Drops entry `id`, the oldest of its chain.
+    fn evict(&mut self, id: EntryId) {
+        let entry = self.entries[id as usize].take().expect("linked entries are held");
+        self.free.push(id);
+        self.bytes -= entry.bytes as usize;
+        match entry.older {
+            NONE => self.oldest = entry.newer,
+            older => self.entry_mut(older).newer = entry.newer,
+        }
+        match entry.newer {
+            NONE => self.newest = entry.older,
+            newer => self.entry_mut(newer).older = entry.older,
+        }
+        let chain = &mut self.chains[entry.chain as usize];
+        let link = chain.links.pop_front().expect("an entry stands in its chain");
+        debug_assert_eq!(link.entry, id, "the oldest of all is the oldest of its chain");
+        chain.forgotten = link.seq;
+        if chain.links.is_empty() {
+            chain.links.shrink_to(0);
+            self.emptied.push(entry.chain);
+        }
+    }
+
+    /// Keeps the limits, but nothing that a cursor at `needed_after` has yet to send, unless the bytes
+    /// are over the limit by half: then such cursors have lost something (`Tape::has_lost`).
+    pub fn trim(&mut self, needed_after: u64, now: Tick) {
+        let mut long = std::mem::take(&mut self.long);
+        long.retain(|&chain| {
+            while self.chains[chain as usize].links.len() > self.limits.messages_max {
+                let link = self.chains[chain as usize].links[0];
+                if link.seq > needed_after {
+                    return true;
+                }
+                self.evict(link.entry);
+            }
+            false
+        });
+        self.long = long;
+        let bytes_hard = self.limits.bytes_max + self.limits.bytes_max / 2;
+        while self.oldest != NONE {
+            let (entry, bytes) = (self.entry(self.oldest), self.bytes);
+            let over = bytes > self.limits.bytes_max || now.since(entry.added) >= self.limits.age_ticks_max;
+            if !over || (entry.seq() > needed_after && bytes <= bytes_hard) {
+                break;
+            }
+            if entry.seq() > needed_after {
+                self.forced = entry.seq();
+            }
+            self.evict(self.oldest);
+        }
+    }
+
+    /// A chain that has become empty, for its owner to close.
+    pub fn emptied(&mut self) -> Option<(ChainId, Owner)> {
+        while let Some(id) = self.emptied.pop() {
+            let chain = &self.chains[id as usize];
+            if let (true, Some(owner)) = (chain.links.is_empty(), &chain.owner) {
+                return Some((id, owner.clone()));
+            }
+        }
+        None
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.oldest == NONE
+    }
+
+    /// Place of the first link after `seq`. Cursors are mostly near the end.
+    fn place(&self, chain: ChainId, seq: u64) -> usize {
+        let links = &self.chains[chain as usize].links;
+        let near = links.iter().rev().take(4).take_while(|link| link.seq > seq).count();
+        if near < 4 {
+            return links.len() - near;
+        }
+        links.partition_point(|link| link.seq <= seq)
+    }
+
+    /// Whether a cursor at `seq` may have lost something since it was set; `has_lost` tells for certain.
+    pub fn may_have_lost(&self, seq: u64) -> bool {
+        self.forced > seq
+    }
+
+    /// Whether a message of one of `chains` after `seq` is no longer held.
+    pub fn has_lost(&self, chains: &[ChainId], seq: u64) -> bool {
+        chains.iter().any(|&chain| self.chains[chain as usize].forgotten > seq)
+    }
+
+    /// Whether messages after `seq` of a target that has no chain may have been forgotten with it.
+    pub fn has_forgotten(&self, seq: u64) -> bool {
+        self.forgotten > seq
+    }
+
+    /// Frame bytes in `chains` after `seq`.
+    pub fn lag_bytes(&self, chains: &[ChainId], seq: u64) -> usize {
+        let lag = |&id: &ChainId| {
+            let chain = &self.chains[id as usize];
+            let first = chain.links.get(self.place(id, seq));
+            first.map_or(0, |link| chain.bytes_total.wrapping_sub(link.bytes_before) as usize)
+        };
+        chains.iter().map(lag).sum()
+    }
+
+    /// Messages in `chains` after `seq` that have not expired.
+    pub fn count(&self, chains: &[ChainId], seq: u64, now: Instant) -> u64 {
+        let mut count = 0;
+        self.walk(chains, seq, u64::MAX, |entry| {
+            count += u64::from(!entry.is_expired(now));
+            true
+        });
+        count
+    }
+
+    /// Shows the entries of `chains` after seq `after` up to seq `until`, ascending, while `take` says
+    /// so. An entry for which it says no is shown again next time.
+    pub fn walk<'t>(
+        &'t self,
+        chains: &[ChainId],
+        after: u64,
+        until: u64,
+        mut take: impl FnMut(&'t Entry) -> bool,
+    ) {
+        if let [chain] = chains {
+            let links = &self.chains[*chain as usize].links;
+            for link in links.range(self.place(*chain, after)..) {
+                if link.seq > until || !take(self.entry(link.entry)) {
+                    return;
+                }
+            }
+            return;
+        }
+        // Most connections have few chains with anything new: no allocation for those.
+        let mut few = [(0, 0); 8];
+        let mut many = Vec::new();
+        let heads: &mut [(ChainId, usize)] = if chains.len() <= few.len() {
+            &mut few[..chains.len()]
+        } else {
+            many.resize(chains.len(), (0, 0));
+            &mut many
+        };
+        for (head, &chain) in heads.iter_mut().zip(chains) {
+            *head = (chain, self.place(chain, after));
+        }
+        loop {
+            let link_of = |&(chain, place): &(ChainId, usize)| self.chains[chain as usize].links.get(place);
+            let next = heads.iter_mut().filter_map(|head| link_of(head).map(|link| (*link, head)));
+            let Some((link, head)) = next.min_by_key(|(link, _)| link.seq) else { return };
+            if link.seq > until || !take(self.entry(link.entry)) {
+                return;
+            }
+            head.1 += 1;
+        }
+    }
+}

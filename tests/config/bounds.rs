@@ -1,0 +1,127 @@
+//! Each bound reached and just missed.
+
+use super::load_path;
+
+/// What is accepted, and what is refused with this part of a message.
+fn bound(key: &str, accepted: &[&str], refused: &[&str]) {
+    bound_beside(&[], key, accepted, refused);
+}
+
+fn bound_beside(others: &[&str], key: &str, accepted: &[&str], refused: &[&str]) {
+    let load = |value: &str| {
+        let assignment = format!("{key}={value}");
+        let set: Vec<&str> = others.iter().copied().chain([assignment.as_str()]).collect();
+        load_path(None, &[], &set)
+    };
+    for value in accepted {
+        if let Err(error) = load(value) {
+            panic!("{key}={value}: {error}");
+        }
+    }
+    for value in refused {
+        let message = load(value).expect_err(value).to_string();
+        assert!(message.contains(&format!("command line: {key}: ")), "{message}");
+    }
+}
+
+#[test]
+fn listen_names_at_least_one_address_and_none_twice() {
+    bound(
+        "listen",
+        &["127.0.0.1:1", "127.0.0.1:1,127.0.0.2:1", "127.0.0.1:0,127.0.0.1:0"],
+        &["", "127.0.0.1:1,127.0.0.1:1"],
+    );
+}
+
+#[test]
+fn shards_are_at_most_1024() {
+    bound("shards", &["0", "1", "1024"], &["1025"]);
+}
+
+#[test]
+fn the_socket_path_is_at_most_107_bytes() {
+    let path = |length: usize| format!("/{}", "x".repeat(length - 1));
+    bound("control.socket", &[&path(107)], &[&path(108), "/a\0b"]);
+}
+
+#[test]
+fn messages_hold_at_least_a_byte_and_at_most_1_gib() {
+    bound_beside(
+        &["limits.send_backlog_bytes=1GiB"],
+        "limits.message_bytes",
+        &["1", "1GiB"],
+        &["0", "1073741825"],
+    );
+}
+
+#[test]
+fn the_send_backlog_holds_at_least_one_message() {
+    bound("limits.send_backlog_bytes", &["64KiB", "1GiB"], &["65535", "1073741825"]);
+}
+
+#[test]
+fn buffers_and_heads_have_sane_sizes() {
+    bound("limits.head_bytes", &["64", "1MiB"], &["63", "1048577"]);
+    bound("limits.target_bytes", &["1", "1MiB"], &["0", "1048577"]);
+    bound("limits.socket_send_bytes", &["4KiB", "1073741823"], &["4095", "1GiB"]);
+    bound("control.reply_bytes", &["1", "1GiB"], &["0", "1073741825"]);
+    bound("control.body_bytes", &["1", "1GiB"], &["0", "1073741825"]);
+    bound("control.mailbox_bytes", &["1", "8GiB"], &["0"]);
+    bound("history.bytes", &["1", "8GiB"], &["0"]);
+}
+
+#[test]
+fn counts_are_at_least_one() {
+    bound("control.clients", &["1", "65536"], &["0", "65537"]);
+    bound("control.mailbox_messages", &["1", "16777216"], &["0", "16777217"]);
+    bound("limits.header_lines", &["1", "1024"], &["0", "1025"]);
+    bound("limits.fragments", &["1"], &["0"]);
+    bound("limits.topics_per_connection", &["1", "65535"], &["0", "65536"]);
+    bound("history.messages", &["1"], &["0"]);
+}
+
+#[test]
+fn counts_where_0_means_no_limit_take_0() {
+    for key in ["connections", "connections_per_address", "connects_per_second", "uplinks_per_second"] {
+        bound(&format!("limits.{key}"), &["0", "1", "4294967295"], &["4294967296", "-1"]);
+    }
+}
+
+#[test]
+fn durations_are_1_ms_to_7_days() {
+    for key in [
+        "control.request_timeout",
+        "timeouts.handshake",
+        "timeouts.message",
+        "timeouts.send",
+        "timeouts.close",
+        "timeouts.pong",
+        "timeouts.drain",
+        "history.age",
+    ] {
+        bound(key, &["1ms", "7days"], &["0s", "999us", "604801s"]);
+    }
+}
+
+#[test]
+fn heartbeats_are_whole_seconds_in_16_bits() {
+    let wide = ["timeouts.heartbeat_min=1s", "timeouts.heartbeat_max=65535s"];
+    bound_beside(&wide, "timeouts.heartbeat", &["1s", "65535s"], &["0s", "65536s", "1500ms"]);
+    bound("timeouts.heartbeat_min", &["1s"], &["0s", "500ms"]);
+    bound("timeouts.heartbeat_max", &["65535s"], &["65536s"]);
+}
+
+#[test]
+fn heartbeat_bounds_are_in_order() {
+    bound("timeouts.heartbeat", &["10s", "600s"], &["9s", "601s"]);
+    bound_beside(&["timeouts.heartbeat=600s"], "timeouts.heartbeat_min", &["600s"], &["601s"]);
+}
+
+#[test]
+fn the_log_level_is_a_filter_and_no_typing_error() {
+    bound(
+        "log.level",
+        &["info", "OFF", "corecast::shard=debug,info", "warn,corecast=trace"],
+        &["", "inof", "corecast", "warn, info", "info,", "=debug", "corecast=loud", "info,corecast::shard"],
+    );
+}
