@@ -27,7 +27,7 @@ pub(super) fn stats(flags: &StatsFlags, gateway: &Gateway, out: &mut dyn Write) 
         return print_json(out, &stats_json(&stats));
     }
     let at = gateway.path().display();
-    write!(out, "{}gateway at {at}\n", stats_text(&stats)).map_err(Failure::Output)
+    writeln!(out, "{}gateway at {at}", stats_text(&stats)).map_err(Failure::Output)
 }
 
 /// Every counter; `closed` by the reasons' names.

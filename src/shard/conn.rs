@@ -256,7 +256,7 @@ impl Table {
     }
 
     /// Slots that exist, free ones included.
-    pub fn len(&self) -> u32 {
+    pub fn slots(&self) -> u32 {
         self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len()) as u32
     }
 
@@ -279,7 +279,7 @@ impl Table {
     }
 
     fn grow(&mut self) -> u32 {
-        let index = self.len();
+        let index = self.slots();
         if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
             self.chunks.push(Vec::with_capacity(CHUNK));
         }

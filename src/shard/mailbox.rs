@@ -221,7 +221,7 @@ impl Owner {
     pub fn shard_of(&self, user: &UserId) -> u16 {
         use std::hash::BuildHasher;
         // The high bits: the low ones choose the place in hash tables.
-        ((self.hasher.hash_one(user.as_str()) >> 32) * u64::from(self.shards) >> 32) as u16
+        (((self.hasher.hash_one(user.as_str()) >> 32) * u64::from(self.shards)) >> 32) as u16
     }
 
     /// How many shards there are.
@@ -264,7 +264,7 @@ pub struct Full;
 #[derive(Clone, Debug)]
 pub struct Mailbox {
     letters: flume::Sender<Letter>,
-    handovers: flume::Sender<Handover>,
+    handovers: flume::Sender<Box<Handover>>,
     waker: Arc<Waker>,
 }
 
@@ -272,7 +272,7 @@ pub struct Mailbox {
 #[derive(Debug)]
 pub struct Inbox {
     letters: flume::Receiver<Letter>,
-    handovers: flume::Receiver<Handover>,
+    handovers: flume::Receiver<Box<Handover>>,
     waker: Arc<Waker>,
 }
 
@@ -337,8 +337,10 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Hands a connection over. Errors: gives it back when the shard does not keep up.
-    pub fn hand_over(&self, handover: Handover) -> Result<(), Handover> {
+    /// Hands a connection over; boxed, because a waiting one should cost the channel a pointer.
+    ///
+    /// Errors: gives it back when the shard does not keep up.
+    pub fn hand_over(&self, handover: Box<Handover>) -> Result<(), Box<Handover>> {
         self.handovers.try_send(handover).map_err(flume::TrySendError::into_inner)?;
         self.waker.wake();
         Ok(())
@@ -356,7 +358,7 @@ impl Inbox {
     }
 
     /// The next connection handed over, if one waits.
-    pub fn handover(&self) -> Option<Handover> {
+    pub fn handover(&self) -> Option<Box<Handover>> {
         self.handovers.try_recv().ok()
     }
 
