@@ -135,12 +135,22 @@ impl Fatal {
     pub fn listen(address: SocketAddr, error: io::Error) -> Self {
         match Errno::from_io_error(&error) {
             Some(Errno::ADDRINUSE) => Self::PortTaken { address },
-            Some(Errno::MFILE | Errno::NFILE) => {
-                let limit = descriptors_max();
-                Self::Descriptors { limit, needed: limit.saturating_add(1) }
-            }
+            Some(Errno::MFILE | Errno::NFILE) => Self::descriptors_used_up(),
             _ => Self::Address { address, error },
         }
+    }
+
+    /// Why `thread` (`shard 0`, `control`) did not start, after `check_host` found nothing.
+    pub fn thread_start(thread: impl Into<String>, error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(Errno::MFILE | Errno::NFILE) => Self::descriptors_used_up(),
+            _ => Self::ThreadStart { thread: thread.into(), error },
+        }
+    }
+
+    fn descriptors_used_up() -> Self {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        Self::Descriptors { limit, needed: limit.saturating_add(1) }
     }
 
     fn message(&self) -> Message {
@@ -335,11 +345,7 @@ pub fn explain_io_uring(errno: Errno, host: &Host) -> Fatal {
         Errno::NOMEM if host.memlock_bytes < MEMLOCK_BYTES_MIN => {
             Fatal::MemlockTooLow { limit_bytes: host.memlock_bytes }
         }
-        Errno::MFILE | Errno::NFILE => {
-            let limit = descriptors_max();
-            Fatal::Descriptors { limit, needed: limit.saturating_add(1) }
-        }
-        other => Fatal::ThreadStart { thread: "the first ring".to_owned(), error: other.into() },
+        other => Fatal::thread_start("the first ring", other.into()),
     }
 }
 
@@ -367,7 +373,8 @@ pub fn check_host() -> Result<(), Fatal> {
 }
 
 impl Host {
-    fn read() -> Self {
+    /// Reads it from this machine.
+    pub fn read() -> Self {
         let number = |text: &str| text.trim().parse().ok();
         let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -380,10 +387,6 @@ impl Host {
             memlock_bytes: memlock.current.unwrap_or(u64::MAX),
         }
     }
-}
-
-fn descriptors_max() -> u64 {
-    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -465,6 +468,15 @@ mod tests {
         assert_eq!(of(Errno::ADDRNOTAVAIL).status(), 15);
         assert!(of(Errno::ADDRNOTAVAIL).to_string().contains("10.0.0.1 is not an address of this host"));
         assert_eq!(of(Errno::MFILE).status(), 19);
+    }
+
+    #[test]
+    fn a_thread_that_does_not_start_is_blamed_on_descriptors_where_they_are_used_up() {
+        assert_eq!(Fatal::thread_start("shard 0", Errno::MFILE.into()).status(), 19);
+        assert_eq!(explain_io_uring(Errno::NFILE, &host()).status(), 19);
+        let fatal = Fatal::thread_start("shard 0", Errno::AGAIN.into());
+        assert_eq!(fatal.status(), 20);
+        assert!(fatal.to_string().starts_with("cannot start: shard 0 did not start: "), "{fatal}");
     }
 
     /// One of each, in the order of their statuses.

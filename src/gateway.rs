@@ -14,7 +14,7 @@ use signal_hook::consts::signal::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::Config;
-use crate::control::{self, BoundSocket, Signal};
+use crate::control::{self, BoundSocket, Signal, SocketError};
 use crate::fatal::{self, Fatal};
 use crate::shard::listener::{self, Listener, SocketOptions};
 use crate::shard::mailbox::{Gate, Inbox, Mailbox, Owner, Report, mailbox};
@@ -34,7 +34,7 @@ pub fn serve(config: Config) -> Result<(), Fatal> {
     let cpus = cpus_for(config.shards)?;
     let shards = cpus.len() as u16;
     let (addresses, listeners) = listen(&config, shards)?;
-    let socket = control::bind(&config, &path)?;
+    let socket = control::bind(&config, &path).map_err(Fatal::from)?;
     let epoch = choose_epoch();
     let gate = Arc::new(Gate::default());
     let owner = Owner::new(shards);
@@ -165,6 +165,18 @@ fn io_error(error: GlommioError<()>) -> io::Error {
     match error {
         GlommioError::IoError(error) => error,
         other => io::Error::other(other.to_string()),
+    }
+}
+
+impl From<SocketError> for Fatal {
+    fn from(error: SocketError) -> Self {
+        match error {
+            SocketError::Live(path) => Self::SocketLive { path },
+            SocketError::Foreign { path, what } => Self::SocketForeign { path, what: what.to_owned() },
+            SocketError::Permission { path, error, .. } | SocketError::Io { path, error, .. } => {
+                Self::SocketPath { path, error }
+            }
+        }
     }
 }
 

@@ -12,14 +12,45 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+/// Serde by text: written as it displays, parsed straight from the borrowed text. Never through an
+/// owned `String`, for which bincode would allocate whatever length a peer claims.
+macro_rules! serde_by_text {
+    ($type:ty, $shape:literal) => {
+        impl Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+                impl serde::de::Visitor<'_> for Text {
+                    type Value = $type;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($shape)
+                    }
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$type, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_str(Text)
+            }
+        }
+    };
+}
+
+serde_by_text!(Name, "a user id or topic");
+serde_by_text!(Position, "a position");
+serde_by_text!(ConnId, "a connection id");
+
 /// Longest user id or topic name, in bytes (contract section 1).
 pub const NAME_BYTES_MAX: usize = 128;
 
 /// A user id or a topic name: 1 to 128 bytes of UTF-8 without control characters, spaces or commas.
 ///
 /// Cheap to clone; the text is shared.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
 /// A user's id, as authenticated.
@@ -95,8 +126,7 @@ impl From<Name> for String {
 
 /// Where a message stands in the gateway's one sequence, written `<epoch>-<seq>`: 8 lower-case hex
 /// digits chosen at start, then a decimal u64 from 1 up. `seq` 0 is the place before the first message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Position {
     /// Tells one run of the gateway from another.
     pub epoch: u32,
@@ -150,8 +180,7 @@ impl From<Position> for String {
 
 /// Names one connection: shard, slot, and the slot's generation, so that a stale id finds nobody
 /// (Rule 7). Written `1-1841-7`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnId {
     /// The shard that owns the connection.
     pub shard: u16,

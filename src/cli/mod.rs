@@ -23,6 +23,7 @@ use clap::{Parser, Subcommand};
 use crate::client::Client;
 use crate::config::Config;
 use crate::control::command::{Answer, Command};
+use crate::control::default_path;
 use crate::fatal::Fatal;
 
 use failure::Failure;
@@ -85,7 +86,8 @@ pub fn run(arguments: impl Iterator<Item = OsString>, serve: Serve) -> ExitCode 
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let mut out = io::stdout().lock();
+    // Not locked: a running gateway's other threads may print too.
+    let mut out = io::stdout();
     let done = obey(arguments, serve, &mut out).and_then(|()| out.flush().map_err(Failure::Output));
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -127,7 +129,7 @@ impl Gateway {
     fn at(flag: Option<PathBuf>) -> Self {
         let variable =
             || std::env::var_os("CORECAST_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
-        Self { socket: flag.or_else(variable).unwrap_or_else(default_path) }
+        Self { socket: flag.or_else(variable).unwrap_or_else(|| default_path(Path::new(""))) }
     }
 
     /// Errors: `Failure::Unreachable` and the other ends of `ClientError`.
@@ -146,18 +148,6 @@ impl Gateway {
 
     fn path(&self) -> &Path {
         &self.socket
-    }
-}
-
-/// Contract section 3.
-fn default_path() -> PathBuf {
-    let uid = rustix::process::geteuid();
-    if uid.is_root() {
-        return PathBuf::from("/run/corecast/control.sock");
-    }
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty()) {
-        Some(runtime) => PathBuf::from(runtime).join("corecast/control.sock"),
-        None => PathBuf::from(format!("/tmp/corecast-{}/control.sock", uid.as_raw())),
     }
 }
 

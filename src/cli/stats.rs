@@ -4,12 +4,12 @@ use std::io::Write;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::table::{age, aligned, counted, grouped};
 use super::{Gateway, print_json};
 use crate::control::command::{Answer, Command, Stats};
+use crate::control::stats_json;
 use crate::stats::{CLOSE_REASONS, CloseReason, ShardStats};
 
 /// `corecast stats`
@@ -28,19 +28,6 @@ pub(super) fn stats(flags: &StatsFlags, gateway: &Gateway, out: &mut dyn Write) 
     }
     let at = gateway.path().display();
     writeln!(out, "{}gateway at {at}", stats_text(&stats)).map_err(Failure::Output)
-}
-
-/// Every counter; `closed` by the reasons' names.
-fn stats_json(stats: &Stats) -> Value {
-    let mut value = json!(stats);
-    if let Some(shards) = value.get_mut("shards").and_then(Value::as_array_mut) {
-        for (shard, counted) in shards.iter_mut().zip(&stats.shards) {
-            let closed =
-                CloseReason::ALL.iter().map(|reason| (reason.name(), counted.closed[*reason as usize]));
-            shard["closed"] = closed.map(|(name, count)| (name.to_owned(), json!(count))).collect();
-        }
-    }
-    value
 }
 
 /// One column of the table.
@@ -156,5 +143,8 @@ mod tests {
         assert_eq!(closed["kicked"], 1499);
         assert_eq!(value["shards"][1]["sent_bytes"], 1u64 << 40);
         assert_eq!(value["position"], "1a2b3c4d-17");
+        assert_eq!(value["totals"]["connections"], 15_000);
+        assert_eq!(value["totals"]["closed"]["kicked"], 2998);
+        assert_eq!(value["totals"].get("shard"), None);
     }
 }

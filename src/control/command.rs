@@ -1,6 +1,8 @@
 //! What local programs may ask of the gateway, and what they get: shared by both control protocols,
 //! the client library and the command line.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -16,12 +18,16 @@ pub struct Push {
     /// What the payload is; checked by the gateway.
     pub kind: Kind,
     /// At most `limits.message_bytes`.
+    #[serde(deserialize_with = "borrowed::payload")]
     pub payload: Bytes,
-    /// The event name, for event streams: no CR, LF or NUL.
+    /// The event name, for event streams: at most 256 bytes, no CR, LF or NUL.
+    #[serde(deserialize_with = "borrowed::text")]
     pub event: Option<String>,
     /// Not delivered later than this after acceptance, in milliseconds.
     pub ttl_ms: Option<u64>,
-    /// Idempotency key: for 5 minutes the same key gets the first answer and pushes nothing.
+    /// Idempotency key, 1 to 256 bytes: for 5 minutes the same key gets the first answer and pushes
+    /// nothing.
+    #[serde(deserialize_with = "borrowed::text")]
     pub id: Option<String>,
 }
 
@@ -41,6 +47,7 @@ pub enum Command {
         /// 1000 or 4000 to 4999; 4500 unless given.
         code: Option<u16>,
         /// At most 123 bytes.
+        #[serde(deserialize_with = "borrowed::text")]
         reason: Option<String>,
     },
     /// Close one connection: `Answer::Closed`.
@@ -50,6 +57,7 @@ pub enum Command {
         /// 1000 or 4000 to 4999; 4500 unless given.
         code: Option<u16>,
         /// At most 123 bytes.
+        #[serde(deserialize_with = "borrowed::text")]
         reason: Option<String>,
     },
     /// Subscribe all of a user's connections: `Answer::Bound`.
@@ -222,4 +230,52 @@ pub struct CommandError {
     pub code: ErrorCode,
     /// For people.
     pub message: String,
+}
+
+impl CommandError {
+    /// A refusal of `code` with a message for people.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.name(), self.message)
+    }
+}
+
+impl std::error::Error for CommandError {}
+
+impl ErrorCode {
+    /// The name in JSON and on the command line (contract section 3).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::BadTarget => "bad_target",
+            Self::BadUser => "bad_user",
+            Self::BadTopic => "bad_topic",
+            Self::BadPayload => "bad_payload",
+            Self::TooLarge => "too_large",
+            Self::Busy => "busy",
+            Self::Forbidden => "forbidden",
+        }
+    }
+}
+
+/// Commands are decoded from borrowed bytes: bincode allocates an owned string or buffer by the
+/// length that a peer claims, before it looks whether so many bytes are there.
+mod borrowed {
+    use bytes::Bytes;
+    use serde::{Deserialize, Deserializer};
+
+    pub fn payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(Bytes::copy_from_slice)
+    }
+
+    pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+        Ok(Option::<&str>::deserialize(deserializer)?.map(str::to_owned))
+    }
 }

@@ -1,2 +1,371 @@
 //! The control socket: commands in, answers out.
+//!
+//! One glommio executor, one loop (`Control::turn`): sleep in `poller`, accept through `socket`, read and do what
+//! each `peer` asks, take the shards' reports, look at the clock, write. HTTP (`http`, `routes`) and the
+//! binary protocol (`codec`) meet in `command`; `desk` does it; `sequencer` gives positions and is the
+//! only one that posts to shards. Sees of `shard` only its mailbox, and never waits for a shard.
+
+mod batches;
+mod chunked;
+pub mod codec;
 pub mod command;
+mod desk;
+mod drain;
+mod events;
+pub mod http;
+mod job;
+mod keys;
+mod metrics;
+mod output;
+mod peer;
+mod poller;
+pub mod push;
+mod routes;
+pub mod sequencer;
+pub mod socket;
+pub mod tickets;
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use command::{CommandError, DrainProgress, ErrorCode};
+use desk::Desk;
+use peer::{Peer, PeerLimits, READ_BYTES};
+use poller::{Channel, EventFlags, LISTENER, Poller};
+pub use routes::stats_json;
+pub use sequencer::Shards;
+use sequencer::{Outcome, Sequencer};
+pub use socket::{BoundSocket, SocketError, default_path};
+use tickets::{ClientId, Waiter};
+
+use crate::config::Config;
+use crate::shard::mailbox::{Event, Gate, Report};
+use crate::wire::request::HeadLimits;
+
+/// Clients beyond `control.clients` that are told so; beyond them an accepted client is just closed.
+const REFUSED_MAX: usize = 16;
+/// How often the clock is looked at while something waits for it.
+const TICK: Duration = Duration::from_millis(50);
+/// How long accepting pauses when descriptors are used up.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the last answers may take to be read before the gateway goes.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What the gateway tells control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Drain over `timeouts.drain`, then return.
+    Drain,
+}
+
+/// Binds the control socket. See `socket::bind`.
+pub fn bind(config: &Config, path: &Path) -> Result<BoundSocket, SocketError> {
+    socket::bind(config, path)
+}
+
+/// Serves the control socket on this executor until a drain is over and all shards have reported
+/// `Stopped` (or are gone); the socket's file is removed then.
+///
+/// `reports` is where the shards send theirs, `signals` where the signal thread does.
+///
+/// Panics when not even the few descriptors for waiting are to be had, or waiting itself fails: then
+/// nothing can be commanded any more (Rule 6).
+pub async fn run(
+    socket: BoundSocket,
+    config: Arc<Config>,
+    epoch: u32,
+    shards: Shards,
+    gate: Arc<Gate>,
+    reports: flume::Receiver<Report>,
+    signals: flume::Receiver<Signal>,
+) {
+    let mut control = Control::new(socket, config, epoch, shards, gate, reports, signals);
+    while !control.desk.drain.is_over() {
+        control.turn().await;
+    }
+    control.farewell().await;
+}
+
+/// All that control owns.
+pub struct Control {
+    poller: Poller,
+    socket: BoundSocket,
+    /// Accepting pauses until then.
+    accept_at: Option<Instant>,
+    peers: Vec<Slot>,
+    clients_max: usize,
+    limits: PeerLimits,
+    desk: Desk,
+    gate: Arc<Gate>,
+    reports: Channel<Report>,
+    signals: Channel<Signal>,
+    scratch: Vec<u8>,
+}
+
+/// Room for one client.
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    peer: Option<Peer>,
+    /// What its socket is watched for; `None` once it hung up.
+    watched: Option<EventFlags>,
+}
+
+impl Control {
+    fn new(
+        socket: BoundSocket,
+        config: Arc<Config>,
+        epoch: u32,
+        shards: Shards,
+        gate: Arc<Gate>,
+        reports: flume::Receiver<Report>,
+        signals: flume::Receiver<Signal>,
+    ) -> Self {
+        let poller = Poller::new().expect("two descriptors for control to wait on");
+        poller.add(socket.listener(), LISTENER, EventFlags::IN).expect("the control socket can be watched");
+        let limits = &config.limits;
+        let head = HeadLimits {
+            head_bytes_max: limits.head_bytes.bytes(),
+            header_lines_max: limits.header_lines as usize,
+            target_bytes_max: limits.target_bytes.bytes(),
+        };
+        let message_bytes_max = limits.message_bytes.bytes();
+        let sequencer = Sequencer::new(epoch, message_bytes_max, shards, gate.clone());
+        let control = &config.control;
+        Self {
+            poller,
+            socket,
+            accept_at: None,
+            peers: Vec::new(),
+            clients_max: control.clients as usize,
+            limits: PeerLimits {
+                http: http::Limits { head, body_bytes_max: control.body_bytes.bytes() },
+                reply_bytes_max: control.reply_bytes.bytes(),
+                request_timeout: control.request_timeout,
+            },
+            desk: Desk::new(sequencer, gate.clone(), config, Instant::now()),
+            gate,
+            reports: Channel::new(reports),
+            signals: Channel::new(signals),
+            scratch: vec![0; READ_BYTES],
+        }
+    }
+
+    async fn turn(&mut self) {
+        let now = self.sleep().await;
+        self.take_reports(now);
+        self.deliver(now);
+        for peer in self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut()) {
+            peer.work(&mut self.desk, now);
+        }
+        self.deliver(now);
+        self.desk.drain.handle_tick(&mut self.desk.sequencer, now);
+        self.settle(now);
+    }
+
+    /// Sleeps until something is to be done, accepts and reads what is there. Gives the time.
+    async fn sleep(&mut self) -> Instant {
+        let timeout = self.timeout();
+        let woken = self.poller.wait(timeout, &mut self.reports, &mut self.signals).await;
+        let (report, signal) = woken.expect("control can wait for its sockets");
+        let now = Instant::now();
+        if let Some(report) = report {
+            self.take_report(report, now);
+        }
+        if signal.into_iter().chain(self.signals.drain()).any(|signal| signal == Signal::Drain) {
+            self.desk.begin_default_drain(now);
+        }
+        let ready: Vec<_> = self.poller.ready().collect();
+        for (name, flags) in ready {
+            if name == LISTENER {
+                self.accept(now);
+            } else if let Some(Slot { peer: Some(peer), watched, .. }) = self.peers.get_mut(name as usize) {
+                if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+                    peer.hang_up();
+                    *watched = None;
+                    let _ = self.poller.remove(peer.socket());
+                }
+                if peer.wants_to_read() {
+                    peer.read(&mut self.scratch);
+                }
+            }
+        }
+        // Who hung up is watched no more, but what was sent before is still to be done.
+        for slot in self.peers.iter_mut().filter(|slot| slot.watched.is_none()) {
+            if let Some(peer) = slot.peer.as_mut().filter(|peer| peer.wants_to_read()) {
+                peer.read(&mut self.scratch);
+            }
+        }
+        now
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let mut peers = self.peers.iter().filter_map(|slot| slot.peer.as_ref());
+        if peers.clone().any(Peer::can_work) {
+            return Some(Duration::ZERO);
+        }
+        let ticks = self.accept_at.is_some() || self.desk.drain.has_begun() || peers.any(Peer::wants_ticks);
+        ticks.then_some(TICK)
+    }
+
+    fn accept(&mut self, now: Instant) {
+        loop {
+            match self.socket.accept() {
+                Ok(None) => return,
+                Ok(Some(accepted)) => {
+                    let refused = (!accepted.allowed).then(|| {
+                        CommandError::new(
+                            ErrorCode::Forbidden,
+                            "control.allow_uids and allow_gids do not name this peer",
+                        )
+                    });
+                    self.admit(accepted.socket, refused, now);
+                }
+                Err(error) => {
+                    tracing::warn!("control socket: cannot accept: {error}; trying again in 100 ms");
+                    let _ = self.poller.remove(self.socket.listener());
+                    self.accept_at = Some(now + ACCEPT_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, socket: OwnedFd, refused: Option<CommandError>, now: Instant) {
+        let peers = self.peers.iter().filter_map(|slot| slot.peer.as_ref());
+        let (refused_now, clients_now) = peers.fold((0, 0), |(refused, clients), peer| {
+            if peer.is_refused() { (refused + 1, clients) } else { (refused, clients + 1) }
+        });
+        let refusal = refused.or_else(|| {
+            let message = format!("control.clients is {}, and so many are connected", self.clients_max);
+            (clients_now >= self.clients_max).then(|| CommandError::new(ErrorCode::Busy, message))
+        });
+        if refusal.is_some() && refused_now >= REFUSED_MAX {
+            return;
+        }
+        let free = self.peers.iter().position(|slot| slot.peer.is_none());
+        let index = free.unwrap_or_else(|| {
+            self.peers.push(Slot::default());
+            self.peers.len() - 1
+        });
+        let slot = &mut self.peers[index];
+        if let Err(error) = self.poller.add(&socket, index as u64, EventFlags::IN) {
+            return tracing::warn!("control socket: cannot watch a client: {error}");
+        }
+        let id = ClientId { index: index as u32, generation: slot.generation };
+        slot.peer = Some(Peer::new(id, socket, self.limits, refusal, now));
+        slot.watched = Some(EventFlags::IN);
+    }
+
+    fn take_reports(&mut self, now: Instant) {
+        let reports: Vec<_> = self.reports.drain().collect();
+        for report in reports {
+            self.take_report(report, now);
+        }
+        if self.reports.is_closed() {
+            self.desk.drain.handle_gone();
+        }
+    }
+
+    fn take_report(&mut self, report: Report, _now: Instant) {
+        match report {
+            Report::Reply { ticket, reply } => self.desk.sequencer.handle_reply(ticket, reply),
+            Report::Event(event) => self.tell_event(&event),
+            Report::Stopped => self.desk.drain.handle_stopped(&self.desk.sequencer),
+        }
+    }
+
+    fn tell_event(&mut self, event: &Event) {
+        let kind = events::bit(event);
+        // Nobody may be left who wanted it: then it is not even written down.
+        let mut line = None;
+        for peer in self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut()) {
+            if peer.events_wanted() & kind != 0 {
+                peer.tell_event(kind, line.get_or_insert_with(|| events::line(event)));
+            }
+        }
+    }
+
+    /// Brings finished answers to whom they are for.
+    fn deliver(&mut self, now: Instant) {
+        while let Some((waiter, outcome)) = self.desk.sequencer.poll_answer() {
+            match (waiter, outcome) {
+                (Waiter::Drain, Outcome::Stats(shards)) => {
+                    let Desk { drain, sequencer, .. } = &mut self.desk;
+                    let progress = drain.handle_stats(&shards, sequencer, now);
+                    self.tell_drain(progress);
+                }
+                (Waiter::Client { client, correlation }, outcome) => {
+                    let slot = &mut self.peers[client.index as usize];
+                    if let Some(peer) = slot.peer.as_mut().filter(|peer| peer.id() == client) {
+                        peer.answer(correlation, self.desk.complete(outcome, now), now);
+                    }
+                }
+                (Waiter::Drain | Waiter::Batch(_), _) => {}
+            }
+        }
+    }
+
+    fn tell_drain(&mut self, progress: DrainProgress) {
+        for peer in self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut()) {
+            peer.tell_drain(progress);
+        }
+    }
+
+    /// Writes, looks at the clock, and lets go of whom it is over with.
+    fn settle(&mut self, now: Instant) {
+        let (mut wanted, mut clients) = (0, 0);
+        for (index, slot) in self.peers.iter_mut().enumerate() {
+            let Some(peer) = &mut slot.peer else { continue };
+            peer.flush(now);
+            if !peer.handle_tick(now) {
+                // Dropping the socket ends the watch, too.
+                *slot = Slot { generation: slot.generation.wrapping_add(1), ..Slot::default() };
+                continue;
+            }
+            wanted |= peer.events_wanted();
+            clients += 1;
+            let mut flags = EventFlags::empty();
+            flags.set(EventFlags::IN, peer.wants_to_read());
+            flags.set(EventFlags::OUT, peer.wants_to_write());
+            if slot.watched.is_some_and(|watched| watched != flags)
+                && self.poller.modify(peer.socket(), index as u64, flags).is_ok()
+            {
+                slot.watched = Some(flags);
+            }
+        }
+        self.desk.clients = clients;
+        if self.gate.events_wanted.load(Ordering::Relaxed) != wanted {
+            self.gate.events_wanted.store(wanted, Ordering::Relaxed);
+        }
+        if self.accept_at.is_some_and(|at| now >= at) {
+            self.accept_at = None;
+            let _ = self.poller.add(self.socket.listener(), LISTENER, EventFlags::IN);
+        }
+    }
+
+    /// Tells the last there is to tell, and gives everybody a moment to read it.
+    async fn farewell(mut self) {
+        let now = Instant::now();
+        self.take_reports(now);
+        self.deliver(now);
+        self.tell_drain(self.desk.drain.progress(0, now));
+        for peer in self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut()) {
+            peer.end_streams();
+        }
+        let by = now + FAREWELL;
+        loop {
+            let now = Instant::now();
+            self.settle(now);
+            let mut peers = self.peers.iter().filter_map(|slot| slot.peer.as_ref());
+            if now >= by || !peers.any(Peer::wants_to_write) {
+                break;
+            }
+            glommio::timer::sleep(Duration::from_millis(5)).await;
+        }
+        tracing::info!(path = %self.socket.path().display(), "control socket closed");
+    }
+}

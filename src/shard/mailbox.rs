@@ -4,6 +4,7 @@
 //! every shard" stays true until it has posted to all of them: a push is accepted whole or not at all.
 //! A sleeping shard is woken through the same eventfd that its ring signals.
 
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -203,30 +204,26 @@ pub mod event_mask {
     pub const UPLINK: u64 = 4;
 }
 
-/// Maps a user to the shard that owns it. All clones agree; another process does not.
+/// Tells which shard a user lives on: `hash(user) mod shards`.
+///
+/// The keys of the hash are chosen at start, so that nobody outside can aim users at one shard; all
+/// clones share them and agree.
 #[derive(Clone, Debug)]
 pub struct Owner {
-    hasher: std::hash::RandomState,
+    keys: RandomState,
     shards: u16,
 }
 
 impl Owner {
-    /// For `shards` shards, at least one.
+    /// Among `shards` shards, at least 1.
     pub fn new(shards: u16) -> Self {
-        assert!(shards > 0, "a gateway has at least one shard");
-        Self { hasher: std::hash::RandomState::new(), shards }
+        assert!(shards > 0, "a gateway has a shard");
+        Self { keys: RandomState::new(), shards }
     }
 
-    /// The user's shard.
+    /// The shard that owns `user`.
     pub fn shard_of(&self, user: &UserId) -> u16 {
-        use std::hash::BuildHasher;
-        // The high bits: the low ones choose the place in hash tables.
-        (((self.hasher.hash_one(user.as_str()) >> 32) * u64::from(self.shards)) >> 32) as u16
-    }
-
-    /// How many shards there are.
-    pub fn shards(&self) -> u16 {
-        self.shards
+        (self.keys.hash_one(user) % u64::from(self.shards)) as u16
     }
 }
 

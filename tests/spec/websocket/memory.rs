@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use corecast::wire::websocket::{Decoder, Event, Limits};
 
-use crate::script::{KEY, LIMITS, Server, binary, close, continuation, ping, text};
+use crate::script::{KEY, LIMITS, Server, binary, close, continuation, ping, pong, text};
 
 /// Feeds all of `octets`; gives how many events came.
 fn feed(decoder: &mut Decoder, octets: &[u8]) -> usize {
@@ -71,6 +71,19 @@ fn design_5_a_finished_message_leaves_nothing_behind() {
     }
     assert_eq!(outcomes.len(), 3);
     assert!(server.holds_nothing());
+}
+
+#[test]
+fn design_5_a_control_frame_in_pieces_leaves_nothing_behind() {
+    for frame in [ping(&[1; 100]), pong(&[1; 100]), close(1000, "leaving")] {
+        let octets = frame.masked(KEY);
+        let (left, right) = octets.split_at(octets.len() - 1);
+        let mut decoder = Decoder::new();
+        assert_eq!(feed(&mut decoder, left), 0);
+        assert!(!decoder.is_idle());
+        assert_eq!(feed(&mut decoder, right), 1);
+        assert_eq!((decoder.kept_bytes(), decoder.is_idle()), (0, true));
+    }
 }
 
 #[test]

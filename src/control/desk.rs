@@ -1,0 +1,203 @@
+//! What commands do: one place for both protocols.
+//!
+//! Answers what control knows by itself, asks the shards for the rest, and completes their answers.
+//! Never touches a socket.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::command::{Answer, Command, CommandError, ErrorCode, Push, Stats};
+use super::drain::Drain;
+use super::sequencer::{Outcome, Sequencer};
+use super::tickets::Waiter;
+use crate::config::Config;
+use crate::message::{ConnId, UserId};
+use crate::shard::mailbox::{Gate, Request};
+use crate::stats::ShardStats;
+use crate::wire::close::code;
+
+/// Longest reason of a close frame, in bytes (RFC 6455 5.5: 125 less the code).
+const REASON_BYTES_MAX: usize = 123;
+
+/// What a command comes to.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The answer comes later, to the waiter.
+    Waits,
+    /// The answer.
+    Now(Result<Answer, CommandError>),
+    /// Pushes to be taken one after the other.
+    Batch(Vec<Push>),
+    /// From now on, whatever `Subject` names.
+    Stream(Subject),
+}
+
+/// What a stream tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// Events of these kinds (`event_mask`).
+    Events(u64),
+    /// How the drain goes on.
+    Drain,
+}
+
+/// Everything that commands work on.
+#[derive(Debug)]
+pub struct Desk {
+    /// Positions and answers.
+    pub sequencer: Sequencer,
+    /// The way out.
+    pub drain: Drain,
+    /// Clients of the control socket.
+    pub clients: u64,
+    gate: Arc<Gate>,
+    config: Arc<Config>,
+    started: Instant,
+}
+
+impl Desk {
+    /// Begins at `now`.
+    pub fn new(sequencer: Sequencer, gate: Arc<Gate>, config: Arc<Config>, now: Instant) -> Self {
+        Self { sequencer, drain: Drain::default(), clients: 0, gate, config, started: now }
+    }
+
+    /// Does what `command` asks.
+    pub fn execute(&mut self, command: Command, waiter: Waiter, now: Instant) -> Verdict {
+        let asked = match command {
+            Command::Push(push) => self.sequencer.push(push, waiter, now),
+            Command::PushBatch(pushes) => return Verdict::Batch(pushes),
+            Command::Presence(user) => self.ask_owner(&user.clone(), Request::Presence(user), waiter),
+            Command::KickUser { user, code, reason } => self.kick_user(user, code, reason, waiter),
+            Command::KickConnection { connection, code, reason } => {
+                self.kick_connection(connection, code, reason, waiter)
+            }
+            Command::Bind { user, topic } => {
+                self.ask_owner(&user.clone(), Request::Bind { user, topic }, waiter)
+            }
+            Command::Unbind { user, topic } => {
+                self.ask_owner(&user.clone(), Request::Unbind { user, topic }, waiter)
+            }
+            Command::Topics => self.sequencer.ask_all(Request::Topics, waiter),
+            Command::Topic(topic) => self.sequencer.ask_all(Request::Topic(topic), waiter),
+            Command::Stats => self.sequencer.ask_all(Request::Stats, waiter),
+            Command::Events { mask } => return Verdict::Stream(Subject::Events(mask)),
+            Command::Drain { within_ms } => {
+                let within = within_ms.map_or(self.config.timeouts.drain, Duration::from_millis);
+                self.begin_drain(within, now);
+                return Verdict::Stream(Subject::Drain);
+            }
+            Command::Version => return Verdict::Now(Ok(Answer::Version(version()))),
+        };
+        match asked {
+            Ok(()) => Verdict::Waits,
+            Err(refused) => Verdict::Now(Err(refused)),
+        }
+    }
+
+    /// Begins a drain, unless one runs.
+    pub fn begin_drain(&mut self, within: Duration, now: Instant) {
+        self.drain.begin(within, &self.gate, now);
+    }
+
+    /// As `Signal::Drain` asks: over `timeouts.drain`.
+    pub fn begin_default_drain(&mut self, now: Instant) {
+        self.begin_drain(self.config.timeouts.drain, now);
+    }
+
+    fn ask_owner(&mut self, user: &UserId, request: Request, waiter: Waiter) -> Result<(), CommandError> {
+        self.sequencer.ask_one(self.sequencer.shard_of(user), request, waiter)
+    }
+
+    fn kick_user(
+        &mut self,
+        user: UserId,
+        code: Option<u16>,
+        reason: Option<String>,
+        waiter: Waiter,
+    ) -> Result<(), CommandError> {
+        let (code, reason) = close_arguments(code, reason)?;
+        self.ask_owner(&user.clone(), Request::KickUser { user, code, reason }, waiter)
+    }
+
+    fn kick_connection(
+        &mut self,
+        connection: ConnId,
+        code: Option<u16>,
+        reason: Option<String>,
+        waiter: Waiter,
+    ) -> Result<(), CommandError> {
+        let (code, reason) = close_arguments(code, reason)?;
+        self.sequencer.ask_one(connection.shard, Request::KickConnection { connection, code, reason }, waiter)
+    }
+
+    /// What the outcome is to a client.
+    pub fn complete(&self, outcome: Outcome, now: Instant) -> Answer {
+        match outcome {
+            Outcome::Answer(answer) => answer,
+            Outcome::Stats(shards) => Answer::Stats(Box::new(self.stats(shards, now))),
+        }
+    }
+
+    fn stats(&self, shards: Vec<ShardStats>, now: Instant) -> Stats {
+        let counts = self.sequencer.counts();
+        Stats {
+            version: version(),
+            uptime_s: now.duration_since(self.started).as_secs(),
+            position: self.sequencer.position(),
+            draining: self.drain.has_begun(),
+            accepted: counts.accepted,
+            refused: counts.refused,
+            busy: counts.busy,
+            control_clients: self.clients,
+            shards,
+        }
+    }
+}
+
+fn version() -> String {
+    env!("CARGO_PKG_VERSION").to_owned()
+}
+
+/// Code and reason of a kick. Errors: `bad_request` for a code that is not 1000 or 4000 to 4999, or a
+/// reason that does not fit into a close frame.
+fn close_arguments(code: Option<u16>, reason: Option<String>) -> Result<(u16, String), CommandError> {
+    let code = code.unwrap_or(code::KICKED);
+    if code != code::NORMAL && !(4000..=4999).contains(&code) {
+        return Err(CommandError::new(
+            ErrorCode::BadRequest,
+            format!("code {code} is not 1000 or 4000 to 4999"),
+        ));
+    }
+    let reason = reason.unwrap_or_else(|| "kicked".to_owned());
+    if reason.len() > REASON_BYTES_MAX {
+        let message =
+            format!("the reason has {} bytes, a close frame holds {REASON_BYTES_MAX}", reason.len());
+        return Err(CommandError::new(ErrorCode::BadRequest, message));
+    }
+    Ok((code, reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contract_2_a_kick_closes_with_1000_or_4000_to_4999_and_4500_unless_given() {
+        assert_eq!(close_arguments(None, None), Ok((4500, "kicked".to_owned())));
+        for good in [1000, 4000, 4999] {
+            assert!(close_arguments(Some(good), None).is_ok());
+        }
+        for bad in [0, 999, 1001, 1006, 3999, 5000] {
+            assert!(
+                close_arguments(Some(bad), None).is_err_and(|e| e.code == ErrorCode::BadRequest),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn rfc6455_5_5_a_reason_has_at_most_123_bytes() {
+        assert!(close_arguments(None, Some("x".repeat(123))).is_ok());
+        assert!(close_arguments(None, Some("x".repeat(124))).is_err());
+    }
+}

@@ -1,0 +1,163 @@
+//! Answers that wait for shards: one ticket per command posted, complete when every shard it concerns
+//! has replied.
+//!
+//! A slab with generations: no allocation per push, and a reply to a ticket long gone finds nobody.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::command::{Answer, TopicAnswer};
+use crate::message::{Position, Topic};
+use crate::shard::mailbox::{Presence, Reply, Ticket};
+use crate::stats::ShardStats;
+
+/// Names one client of the control socket; a stale one finds nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientId {
+    /// Its slot.
+    pub index: u32,
+    /// How often the slot had been used before.
+    pub generation: u32,
+}
+
+/// Who gets an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiter {
+    /// A client, for one of its requests.
+    Client {
+        /// Which.
+        client: ClientId,
+        /// Its name for the request; 0 over HTTP.
+        correlation: u64,
+    },
+    /// A batch of pushes, itself waited for.
+    Batch(BatchId),
+    /// The drain, which looks how many connections are left.
+    Drain,
+}
+
+/// Names one running batch.
+pub type BatchId = u32;
+
+/// What is put together from the shards' replies.
+#[derive(Debug)]
+pub enum Gathering {
+    /// `Answer::Pushed`
+    Pushed {
+        /// The position it got.
+        seq: u64,
+        /// Its idempotency key.
+        key: Option<Rc<str>>,
+    },
+    /// `Answer::Presence`
+    Presence(Vec<Presence>),
+    /// `Answer::Closed`
+    Closed,
+    /// `Answer::Bound`
+    Bound,
+    /// `Answer::Topics`: connections, and the newest seq, 0 for none.
+    Topics(HashMap<Topic, (u64, u64)>),
+    /// `Answer::Stats`, for the desk to complete.
+    Stats(Vec<ShardStats>),
+    /// Nothing but that all have replied.
+    Done,
+}
+
+/// One ticket.
+#[derive(Debug)]
+pub struct Pending {
+    /// Who asked.
+    pub waiter: Waiter,
+    /// Who pushed with the same key meanwhile.
+    pub also: Vec<Waiter>,
+    /// Replies that are due.
+    pub left: u16,
+    /// Connections, over the replies that are there.
+    pub sum: u64,
+    /// The rest of the answer.
+    pub gathering: Gathering,
+}
+
+impl Pending {
+    /// Waits for `left` replies.
+    pub fn new(waiter: Waiter, left: u16, gathering: Gathering) -> Self {
+        Self { waiter, also: Vec::new(), left, sum: 0, gathering }
+    }
+
+    fn take(&mut self, reply: Reply) {
+        match (reply, &mut self.gathering) {
+            (Reply::Delivered(n) | Reply::Closed(n) | Reply::Bound(n), _) => self.sum += u64::from(n),
+            (Reply::Presence(mut here), Gathering::Presence(all)) => all.append(&mut here),
+            (Reply::Topics(here), Gathering::Topics(all)) => {
+                for count in here {
+                    let entry = all.entry(count.topic).or_default();
+                    *entry = (entry.0 + count.connections, entry.1.max(count.seq));
+                }
+            }
+            (Reply::Stats(here), Gathering::Stats(all)) => all.push(*here),
+            (Reply::Done, _) => {}
+            (reply, gathering) => debug_assert!(false, "{reply:?} does not answer {gathering:?}"),
+        }
+    }
+}
+
+/// Topics over all shards as an answer, by name.
+pub fn topics_answer(all: HashMap<Topic, (u64, u64)>, epoch: u32) -> Answer {
+    let mut topics: Vec<_> = all
+        .into_iter()
+        .map(|(topic, (connections, seq))| {
+            let position = (seq > 0).then_some(Position { epoch, seq });
+            TopicAnswer { topic, connections, position }
+        })
+        .collect();
+    topics.sort_by(|a, b| a.topic.cmp(&b.topic));
+    Answer::Topics(topics)
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    generation: u32,
+    pending: Option<Pending>,
+}
+
+/// All tickets.
+#[derive(Debug, Default)]
+pub struct Tickets {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+}
+
+impl Tickets {
+    /// Opens a ticket.
+    pub fn open(&mut self, pending: Pending) -> Ticket {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(Entry::default());
+            (self.entries.len() - 1) as u32
+        });
+        let entry = &mut self.entries[index as usize];
+        entry.pending = Some(pending);
+        u64::from(entry.generation) << 32 | u64::from(index)
+    }
+
+    /// The ticket while it is open.
+    pub fn pending(&mut self, ticket: Ticket) -> Option<&mut Pending> {
+        let entry = self.entries.get_mut(ticket as u32 as usize)?;
+        (entry.generation == (ticket >> 32) as u32).then_some(entry.pending.as_mut()).flatten()
+    }
+
+    /// Takes one shard's reply; gives the ticket back when it was the last one due.
+    pub fn reply(&mut self, ticket: Ticket, reply: Reply) -> Option<Pending> {
+        let pending = self.pending(ticket)?;
+        pending.take(reply);
+        pending.left -= 1;
+        (pending.left == 0).then(|| self.close(ticket))
+    }
+
+    fn close(&mut self, ticket: Ticket) -> Pending {
+        let index = ticket as u32;
+        let entry = &mut self.entries[index as usize];
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.push(index);
+        entry.pending.take().expect("an open ticket was looked up")
+    }
+}
