@@ -24,6 +24,9 @@ const READ_BYTES: usize = 256 * 1024;
 /// Longest answer that is believed; the gateway's longest is a list of all topics.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
 
+/// The correlation id of a command sent, and what became of it.
+pub type Reply = (u64, Result<Answer, CommandError>);
+
 /// One connection to the gateway's control socket, over the binary protocol.
 #[derive(Debug)]
 pub struct Client {
@@ -35,7 +38,7 @@ pub struct Client {
     taken: usize,
     scratch: Vec<u8>,
     /// Came while `call` waited for another one.
-    set_aside: VecDeque<(u64, Result<Answer, CommandError>)>,
+    set_aside: VecDeque<Reply>,
 }
 
 /// Why a call failed.
@@ -152,7 +155,7 @@ impl Client {
 
     /// Waits for the next answer to anything sent: its correlation id and what became of it. Writes out
     /// what is queued before it waits. Errors: `Broken`.
-    pub fn receive(&mut self) -> Result<(u64, Result<Answer, CommandError>), ClientError> {
+    pub fn receive(&mut self) -> Result<Reply, ClientError> {
         match self.set_aside.pop_front() {
             Some(reply) => Ok(reply),
             None => self.receive_next(),
@@ -160,7 +163,7 @@ impl Client {
     }
 
     /// The next answer if it is there already. Errors: `Broken`.
-    pub fn try_receive(&mut self) -> Result<Option<(u64, Result<Answer, CommandError>)>, ClientError> {
+    pub fn try_receive(&mut self) -> Result<Option<Reply>, ClientError> {
         if let Some(reply) = self.set_aside.pop_front() {
             return Ok(Some(reply));
         }
@@ -171,7 +174,7 @@ impl Client {
         self.decode()
     }
 
-    fn receive_next(&mut self) -> Result<(u64, Result<Answer, CommandError>), ClientError> {
+    fn receive_next(&mut self) -> Result<Reply, ClientError> {
         loop {
             if let Some(reply) = self.decode()? {
                 return Ok(reply);
@@ -185,7 +188,7 @@ impl Client {
         }
     }
 
-    fn decode(&mut self) -> Result<Option<(u64, Result<Answer, CommandError>)>, ClientError> {
+    fn decode(&mut self) -> Result<Option<Reply>, ClientError> {
         let malformed = |malformed| unexpected(&format!("{malformed:?} frame"));
         let frame = codec::frame(&self.input[self.taken..], ANSWER_BYTES_MAX).map_err(malformed)?;
         let Some(frame) = frame else {

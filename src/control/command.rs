@@ -224,7 +224,7 @@ pub enum ErrorCode {
 }
 
 /// A refused command.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandError {
     /// Which kind.
     pub code: ErrorCode,

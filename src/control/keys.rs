@@ -52,10 +52,10 @@ impl Keys {
 
     /// The push under `ticket` has its answer. A key forgotten meanwhile stays forgotten.
     pub fn answer(&mut self, key: &str, ticket: Ticket, pushed: Pushed) {
-        if let Some(known) = self.known.get_mut(key) {
-            if *known == Known::Waiting(ticket) {
-                *known = Known::Answered(pushed);
-            }
+        if let Some(known) = self.known.get_mut(key)
+            && *known == Known::Waiting(ticket)
+        {
+            *known = Known::Answered(pushed);
         }
     }
 

@@ -236,10 +236,10 @@ impl Peer {
     }
 
     fn step_job(&mut self, desk: &mut Desk, now: Instant) {
-        if let Some(job) = &mut self.job {
-            if !job.step(&mut desk.sequencer, self.limits.request_timeout, now) {
-                self.job = None;
-            }
+        if let Some(job) = &mut self.job
+            && !job.step(&mut desk.sequencer, self.limits.request_timeout, now)
+        {
+            self.job = None;
         }
     }
 
@@ -474,17 +474,19 @@ impl Peer {
 
     /// Looks at the clock; false when it is over with this client.
     pub fn handle_tick(&mut self, now: Instant) -> bool {
-        if let (Protocol::Unknown, Some(refused)) = (&self.protocol, &self.refusal) {
-            if self.closing.is_none() && now >= self.accepted_at + GREETING_WAIT {
-                http::Answer::refused(refused).encode(false, self.output.bytes());
-                self.close(now);
-                self.flush(now);
-            }
+        if let (Protocol::Unknown, Some(refused)) = (&self.protocol, &self.refusal)
+            && self.closing.is_none()
+            && now >= self.accepted_at + GREETING_WAIT
+        {
+            http::Answer::refused(refused).encode(false, self.output.bytes());
+            self.close(now);
+            self.flush(now);
         }
         if self.dead || self.is_done(now) {
             return false;
         }
-        if !self.is_half() && !(self.is_backlogged() && self.streams.is_empty()) {
+        let is_waited_for = self.is_half() || (self.is_backlogged() && self.streams.is_empty());
+        if !is_waited_for {
             self.waiting_since = None;
             return true;
         }

@@ -181,11 +181,11 @@ pub fn check(push: &Push, message_bytes_max: usize) -> Result<(), CommandError> 
             }
         }
     }
-    if let Some(event) = &push.event {
-        if event.len() > LABEL_BYTES_MAX || event.contains(['\r', '\n', '\0']) {
-            let message = format!("an event name has at most {LABEL_BYTES_MAX} bytes, and no CR, LF or NUL");
-            return refuse(ErrorCode::BadPayload, message);
-        }
+    if let Some(event) = &push.event
+        && (event.len() > LABEL_BYTES_MAX || event.contains(['\r', '\n', '\0']))
+    {
+        let message = format!("an event name has at most {LABEL_BYTES_MAX} bytes, and no CR, LF or NUL");
+        return refuse(ErrorCode::BadPayload, message);
     }
     if push.id.as_ref().is_some_and(|id| id.is_empty() || id.len() > LABEL_BYTES_MAX) {
         return refuse(ErrorCode::BadRequest, format!("an id has 1 to {LABEL_BYTES_MAX} bytes"));
