@@ -45,6 +45,13 @@ pub(super) enum Answer {
         /// At most 123 bytes.
         reason: Cow<'static, str>,
     },
+    /// A close frame that is ready: the echo of the peer's.
+    Frame {
+        /// The whole frame.
+        frame: Bytes,
+        /// The code in it.
+        code: Option<u16>,
+    },
     /// Nothing: the peer has gone.
     Nothing,
 }
@@ -56,8 +63,8 @@ impl Shard {
             return;
         }
         let sent = match &answer {
-            Answer::Close { code, .. } => *code,
-            _ => None,
+            Answer::Close { code, .. } | Answer::Frame { code, .. } => *code,
+            Answer::Http(_) | Answer::Nothing => None,
         };
         self.leave_places(index, reason, sent);
         let deadline = self.clock.tick().after(self.settings.close_ticks);
@@ -72,7 +79,7 @@ impl Shard {
         rare.ended = Some(reason);
         rare.close_deadline = Some(deadline);
         match answer {
-            Answer::Http(response) => self.queue(index, response),
+            Answer::Http(bytes) | Answer::Frame { frame: bytes, .. } => self.queue(index, bytes),
             Answer::Close { code, reason } => self.queue(index, websocket::encode_close(code, &reason)),
             Answer::Nothing => return self.drop_connection(index),
         }

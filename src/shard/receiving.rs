@@ -195,18 +195,18 @@ impl Shard {
         match event {
             Event::Text(payload) => self.heard_message(index, Kind::Text, payload),
             Event::Binary(payload) => self.heard_message(index, Kind::Binary, payload),
-            Event::Ping(payload) => {
-                self.queue(index, websocket::encode_pong(&payload));
+            Event::Ping(_) => {
+                self.queue(index, event.reply().unwrap_or_default());
                 self.still_heard(index)
             }
             Event::Pong => {
                 self.stats.pongs += 1;
                 Heard::Goes
             }
-            Event::Close { code: theirs, .. } => {
-                // Echoed: the same code, or none (RFC 6455 5.5.1).
-                let answer = Answer::Close { code: theirs, reason: Cow::Borrowed("") };
-                self.finish(index, CloseReason::PeerClosed, answer);
+            Event::Close { code, .. } => {
+                // Echoed, code and reason (RFC 6455 5.5.1).
+                let frame = event.reply().unwrap_or_default();
+                self.finish(index, CloseReason::PeerClosed, Answer::Frame { frame, code });
                 Heard::Ended
             }
         }
