@@ -17,7 +17,7 @@ const ALL: &[&str] = &["src", "tests", "bench", "fuzz"];
 /// What each room may name of the others. A path allows what lies under it.
 const SEES: &[(&str, &[&str])] = &[
     ("main", &["cli", "gateway"]),
-    ("cli", &["client", "config", "control::command", "fatal", "message", "shard::mailbox", "stats"]),
+    ("cli", &["client", "config", "control", "fatal", "message", "shard::mailbox", "stats"]),
     ("gateway", &["config", "control", "fatal", "message", "ring", "shard", "stats"]),
     ("client", &["control::codec", "control::command", "message", "stats"]),
     ("control", &["config", "fatal", "message", "ring", "shard::mailbox", "stats", "wire"]),
