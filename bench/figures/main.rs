@@ -25,7 +25,7 @@ use table::{Reading, Verdict};
 
 /// Measures what the gateway promises, beside goals and limits.
 #[derive(Debug, Parser)]
-#[command(name = "bench/run")]
+#[command(name = "bench/run", bin_name = "bench/run")]
 struct Arguments {
     /// Which figures; all unless given.
     figures: Vec<Figure>,

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use rustix::fd::OwnedFd;
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 
 use super::process::{Helper, Role};
@@ -22,8 +22,9 @@ const BACKLOG: i32 = 65_535;
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Order {
-    /// Accept until `count` more clients are held: `Report::Accepted`.
-    Accept { count: u32 },
+    /// Accept until `count` more clients are held, and where `upgrade` is set answer what they ask:
+    /// `Report::Accepted`.
+    Accept { count: u32, upgrade: bool },
     /// Send one message to every client held, `rounds` times: `Report::Sent`.
     Send { rounds: u32, payload_bytes: usize },
 }
@@ -59,7 +60,13 @@ impl Baseline {
 
     /// Has it accept `count` more clients; does not wait.
     pub fn accept(&mut self, count: u32) -> Outcome<()> {
-        self.helper.order(&Order::Accept { count })
+        self.helper.order(&Order::Accept { count, upgrade: false })
+    }
+
+    /// The same, and each is given a 101 for the request that it sends: where deliveries are compared,
+    /// the connections of both sides have the same past (congestion window, acknowledgements).
+    pub fn accept_and_upgrade(&mut self, count: u32) -> Outcome<()> {
+        self.helper.order(&Order::Accept { count, upgrade: true })
     }
 
     /// Waits until they are accepted; gives the moment (`cpu::now_ns`).
@@ -96,9 +103,13 @@ pub fn run() -> Outcome<()> {
     let mut clients: Vec<OwnedFd> = Vec::new();
     for line in std::io::stdin().lock().lines() {
         match serde_json::from_str(&line?)? {
-            Order::Accept { count } => {
+            Order::Accept { count, upgrade } => {
                 for _ in 0..count {
-                    clients.push(rustix::net::accept_with(&listener, SocketFlags::CLOEXEC)?);
+                    let client = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC)?;
+                    if upgrade {
+                        answer_upgrade(&client)?;
+                    }
+                    clients.push(client);
                 }
                 report(&Report::Accepted { at_ns: cpu::now_ns() })?;
             }
@@ -111,6 +122,14 @@ pub fn run() -> Outcome<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// Reads the request without looking at it: it comes in one piece, from our own receiver.
+fn answer_upgrade(client: &OwnedFd) -> Outcome<()> {
+    let mut request = [0; 1024];
+    rustix::net::recv(client, &mut request[..], RecvFlags::empty())?;
+    rustix::net::send(client, websocket::RESPONSE.as_bytes(), SendFlags::NOSIGNAL)?;
     Ok(())
 }
 

@@ -32,6 +32,13 @@ pub fn used_ns(pid: u32) -> Outcome<u64> {
     Ok(sum)
 }
 
+/// How often the process's first thread has gone to sleep so far.
+pub fn sleeps(pid: u32) -> Outcome<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    Ok(line.ok_or("no voluntary_ctxt_switches")?.trim().parse()?)
+}
+
 /// Nanoseconds on the clock that all processes of this machine share (CLOCK_MONOTONIC).
 pub fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

@@ -77,6 +77,11 @@ impl Receiver {
         Ok(Self { helper: Helper::start(Role::Receiver, core)? })
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.helper.pid()
+    }
+
     /// Opens `count` connections, upgraded where `upgrade` is given, and waits for the last.
     pub fn connect(
         &mut self,

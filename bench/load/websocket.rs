@@ -20,6 +20,10 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
+/// The answer to any `Upgrade::request`.
+pub const RESPONSE: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
 /// What a connection asks for when it upgrades.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Upgrade {
