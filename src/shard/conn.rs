@@ -130,8 +130,6 @@ pub struct Rare {
     pub close_deadline: Option<Tick>,
     /// Why it ends, once it does.
     pub ended: Option<CloseReason>,
-    /// Told to come back at this moment (drain).
-    pub leave_at: Option<Tick>,
     /// Its address, while `COUNTED`.
     pub address: Option<std::net::IpAddr>,
 }
@@ -162,7 +160,6 @@ impl Rare {
             && self.send_deadline.is_none()
             && self.close_deadline.is_none()
             && self.ended.is_none()
-            && self.leave_at.is_none()
             && self.address.is_none()
     }
 
@@ -256,7 +253,7 @@ impl Table {
     }
 
     /// Slots that exist, free ones included.
-    pub fn len(&self) -> u32 {
+    pub fn slots(&self) -> u32 {
         self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len()) as u32
     }
 
@@ -279,7 +276,7 @@ impl Table {
     }
 
     fn grow(&mut self) -> u32 {
-        let index = self.len();
+        let index = self.slots();
         if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
             self.chunks.push(Vec::with_capacity(CHUNK));
         }

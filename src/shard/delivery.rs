@@ -23,7 +23,7 @@ impl Shard {
     /// Takes what the mailbox holds: connections handed over, then letters.
     pub(super) fn take_letters(&mut self) {
         while let Some(handover) = self.inbox.handover() {
-            self.take_over(handover);
+            self.take_over(*handover);
         }
         for _ in 0..LETTERS_PER_TURN {
             if self.unsent_bytes > UNSENT_BYTES_MAX {
@@ -89,7 +89,7 @@ impl Shard {
     fn deliver_to_all(&mut self, message: &Arc<Message>) -> u32 {
         self.append(EVERYBODY, message);
         let Self { table, marked, .. } = self;
-        let slots = table.len();
+        let slots = table.slots();
         let mut hand = Hand { table, marked, seq: message.seq, reached: 0, behind: Vec::new() };
         (0..slots).for_each(|index| hand.to(index));
         let Hand { reached, behind, .. } = hand;
@@ -247,7 +247,7 @@ impl Shard {
         ShardStats {
             open: u64::from(self.table.used()),
             topics: self.topics.subscribed() as u64,
-            users: self.users.len() as u64,
+            users: self.users.count() as u64,
             tape_messages: self.tape.len() as u64,
             tape_bytes: self.tape.bytes() as u64,
             ..self.stats.clone()

@@ -187,13 +187,13 @@ impl Shard {
 
     /// Whether a drain has not reached every slot yet.
     pub(super) fn is_telling_clients_to_leave(&self) -> bool {
-        self.draining.is_some_and(|drain| drain.next < self.table.len())
+        self.draining.is_some_and(|drain| drain.next < self.table.slots())
     }
 
     /// Tells the next clients of a drain.
     pub(super) fn tell_clients_to_leave(&mut self) {
         let Some(drain) = self.draining else { return };
-        let until = drain.next.saturating_add(LEAVING_PER_TURN).min(self.table.len());
+        let until = drain.next.saturating_add(LEAVING_PER_TURN).min(self.table.slots());
         for index in drain.next..until {
             if self.table[index].state == State::Open {
                 self.tell_to_leave(index, drain.within_ms);
@@ -205,7 +205,7 @@ impl Shard {
     fn tell_to_leave(&mut self, index: u32, within_ms: u64) {
         // Neighbouring slots get delays far apart; shards are shifted against each other.
         let spread = index.wrapping_mul(0x9e37_79b9).wrapping_add(u32::from(self.number) << 20);
-        let after_ms = (u128::from(spread) * u128::from(within_ms) >> 32) as u64;
+        let after_ms = ((u128::from(spread) * u128::from(within_ms)) >> 32) as u64;
         if self.table[index].transport == Transport::WebSocketJson {
             self.queue(index, envelope::reconnect(after_ms, "restart"));
         }
@@ -216,7 +216,7 @@ impl Shard {
 
     /// Closes everything at once and reports the end of this shard.
     pub(super) fn close_all(&mut self) {
-        for index in 0..self.table.len() {
+        for index in 0..self.table.slots() {
             match self.table[index].state {
                 State::Free => continue,
                 State::Closing => {}

@@ -261,7 +261,7 @@ pub struct Full;
 #[derive(Clone, Debug)]
 pub struct Mailbox {
     letters: flume::Sender<Letter>,
-    handovers: flume::Sender<Handover>,
+    handovers: flume::Sender<Box<Handover>>,
     waker: Arc<Waker>,
 }
 
@@ -269,7 +269,7 @@ pub struct Mailbox {
 #[derive(Debug)]
 pub struct Inbox {
     letters: flume::Receiver<Letter>,
-    handovers: flume::Receiver<Handover>,
+    handovers: flume::Receiver<Box<Handover>>,
     waker: Arc<Waker>,
 }
 
@@ -345,8 +345,10 @@ impl Mailbox {
         })
     }
 
-    /// Hands a connection over. Errors: gives it back when the shard does not keep up.
-    pub fn hand_over(&self, handover: Handover) -> Result<(), Handover> {
+    /// Hands a connection over; boxed, because a waiting one should cost the channel a pointer.
+    ///
+    /// Errors: gives it back when the shard does not keep up.
+    pub fn hand_over(&self, handover: Box<Handover>) -> Result<(), Box<Handover>> {
         self.handovers.try_send(handover).map_err(flume::TrySendError::into_inner)?;
         self.waker.wake();
         Ok(())
@@ -364,7 +366,7 @@ impl Inbox {
     }
 
     /// The next connection handed over, if one waits.
-    pub fn handover(&self) -> Option<Handover> {
+    pub fn handover(&self) -> Option<Box<Handover>> {
         self.handovers.try_recv().ok()
     }
 

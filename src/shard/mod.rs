@@ -139,7 +139,7 @@ impl Shard {
             clock,
             timer: None,
             table: Table::default(),
-            users: Users::new(),
+            users: Users::default(),
             topics: Topics::default(),
             user_chains: HashMap::new(),
             connection_chains: HashMap::new(),

@@ -206,7 +206,7 @@ impl Shard {
         }
         self.stats.handed_out += 1;
         let socket = self.release(index);
-        let handover = Handover { socket, opening, unread: unread.to_vec() };
+        let handover = Box::new(Handover { socket, opening, unread: unread.to_vec() });
         if let Err(returned) = self.peers[usize::from(owner)].hand_over(handover) {
             self.stats.handed_out -= 1;
             let index = self.table.insert(returned.socket, self.clock.tick());

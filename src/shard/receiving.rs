@@ -20,9 +20,10 @@ use crate::wire::envelope::{self, ClientFrame, EchoId};
 use crate::wire::session::Transport;
 use crate::wire::websocket::{self, Decoder, Event};
 
-/// Bytes that one receive can take.
-const SLICE_BYTES: usize = 16 * 1024;
-/// Receives in one batch: together they use the area once.
+/// Bytes that all receives of one batch can take together: few receivers get large slices, many small
+/// ones. Small, because every page of it that was once used stays with the shard.
+const AREA_BYTES: usize = 128 * 1024;
+/// Receives in one batch.
 const SLICES: usize = 64;
 /// Bytes of replies that may wait for one client before it is held to be slow.
 const OUTBOX_BYTES_MAX: usize = 64 * 1024;
@@ -40,7 +41,7 @@ pub(super) struct Receiver {
 impl Receiver {
     pub(super) fn new() -> Self {
         Self {
-            area: vec![0; SLICE_BYTES * SLICES],
+            area: vec![0; AREA_BYTES],
             batch: Vec::with_capacity(SLICES),
             received: Vec::with_capacity(SLICES),
         }
@@ -87,11 +88,12 @@ impl Shard {
         }
         let mut area = std::mem::take(&mut self.receiver.area);
         let mut received = std::mem::take(&mut self.receiver.received);
-        let jobs = batch.iter().zip(area.chunks_mut(SLICE_BYTES));
+        let slice_bytes = AREA_BYTES / batch.len().max(1);
+        let jobs = batch.iter().zip(area.chunks_mut(slice_bytes));
         let jobs = jobs.map(|(&index, slice)| (self.table[index].socket(), slice));
         received.extend(self.ring.receive_all(jobs));
         for ((&index, slice), result) in
-            batch.iter().zip(area.chunks_mut(SLICE_BYTES)).zip(received.drain(..))
+            batch.iter().zip(area.chunks_mut(slice_bytes)).zip(received.drain(..))
         {
             self.received(index, slice, result);
         }
@@ -111,7 +113,7 @@ impl Shard {
                 // What was heard may have ended the connection, and its slot may be free.
                 let present =
                     self.table[index].generation == generation && self.table[index].state != State::Free;
-                if present && count == SLICE_BYTES {
+                if present && count == slice.len() {
                     self.want_read(index);
                 } else if present {
                     self.poll_if_needed(index);

@@ -16,7 +16,7 @@ impl Shard {
     pub(super) fn keep_time(&mut self) {
         self.retry_listeners();
         self.tell_clients_to_leave();
-        let Some((slice, last)) = self.sweep.slice(self.clock.now(), self.table.len()) else { return };
+        let Some((slice, last)) = self.sweep.slice(self.clock.now(), self.table.slots()) else { return };
         for index in slice {
             self.look_at(index);
         }

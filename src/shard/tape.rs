@@ -61,6 +61,8 @@ pub struct Entry {
     newer: EntryId,
 }
 
+const _: () = assert!(size_of::<Entry>() <= 80, "thousands of these, beside payloads of a few bytes");
+
 impl Entry {
     /// Its place in the sequence.
     pub fn seq(&self) -> u64 {
@@ -89,6 +91,8 @@ struct Link {
     entry: EntryId,
     bytes_before: u32,
 }
+
+const _: () = assert!(size_of::<Link>() == 16, "four to a cache line: a lag is read from two");
 
 #[derive(Debug, Default)]
 struct Chain {

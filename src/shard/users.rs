@@ -11,7 +11,7 @@ use super::conn::{NONE, Table};
 use crate::message::NAME_BYTES_MAX;
 
 /// The user index of one shard.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Users {
     /// First slot of each user's list.
     heads: HashTable<u32>,
@@ -20,13 +20,8 @@ pub struct Users {
 }
 
 impl Users {
-    /// Nobody yet.
-    pub fn new() -> Self {
-        Self { heads: HashTable::new(), names: Names::default(), hasher: RandomState::new() }
-    }
-
     /// Users with at least one connection.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.heads.len()
     }
 
@@ -117,7 +112,7 @@ impl Names {
         let place = class.free.pop().unwrap_or_else(|| {
             let place = class.cells;
             class.cells += 1;
-            if place as usize % CHUNK_CELLS == 0 {
+            if (place as usize).is_multiple_of(CHUNK_CELLS) {
                 class.chunks.push(Vec::with_capacity(cell * CHUNK_CELLS));
             }
             let chunk = class.chunks.last_mut().expect("pushed for the first cell");
