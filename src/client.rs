@@ -24,9 +24,6 @@ const READ_BYTES: usize = 256 * 1024;
 /// Longest answer that is believed; the gateway's longest is a list of all topics.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
 
-/// The correlation id of a command sent, and what became of it.
-pub type Reply = (u64, Result<Answer, CommandError>);
-
 /// One connection to the gateway's control socket, over the binary protocol.
 #[derive(Debug)]
 pub struct Client {
@@ -38,8 +35,11 @@ pub struct Client {
     taken: usize,
     scratch: Vec<u8>,
     /// Came while `call` waited for another one.
-    set_aside: VecDeque<Reply>,
+    set_aside: VecDeque<Received>,
 }
+
+/// An answer with the correlation id of what it answers.
+pub type Received = (u64, Result<Answer, CommandError>);
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -155,7 +155,7 @@ impl Client {
 
     /// Waits for the next answer to anything sent: its correlation id and what became of it. Writes out
     /// what is queued before it waits. Errors: `Broken`.
-    pub fn receive(&mut self) -> Result<Reply, ClientError> {
+    pub fn receive(&mut self) -> Result<Received, ClientError> {
         match self.set_aside.pop_front() {
             Some(reply) => Ok(reply),
             None => self.receive_next(),
@@ -163,7 +163,7 @@ impl Client {
     }
 
     /// The next answer if it is there already. Errors: `Broken`.
-    pub fn try_receive(&mut self) -> Result<Option<Reply>, ClientError> {
+    pub fn try_receive(&mut self) -> Result<Option<Received>, ClientError> {
         if let Some(reply) = self.set_aside.pop_front() {
             return Ok(Some(reply));
         }
@@ -174,7 +174,7 @@ impl Client {
         self.decode()
     }
 
-    fn receive_next(&mut self) -> Result<Reply, ClientError> {
+    fn receive_next(&mut self) -> Result<Received, ClientError> {
         loop {
             if let Some(reply) = self.decode()? {
                 return Ok(reply);
@@ -188,7 +188,7 @@ impl Client {
         }
     }
 
-    fn decode(&mut self) -> Result<Option<Reply>, ClientError> {
+    fn decode(&mut self) -> Result<Option<Received>, ClientError> {
         let malformed = |malformed| unexpected(&format!("{malformed:?} frame"));
         let frame = codec::frame(&self.input[self.taken..], ANSWER_BYTES_MAX).map_err(malformed)?;
         let Some(frame) = frame else {

@@ -52,9 +52,7 @@ impl Keys {
 
     /// The push under `ticket` has its answer. A key forgotten meanwhile stays forgotten.
     pub fn answer(&mut self, key: &str, ticket: Ticket, pushed: Pushed) {
-        if let Some(known) = self.known.get_mut(key)
-            && *known == Known::Waiting(ticket)
-        {
+        if let Some(known) = self.known.get_mut(key).filter(|known| **known == Known::Waiting(ticket)) {
             *known = Known::Answered(pushed);
         }
     }

@@ -163,6 +163,7 @@ impl Control {
         }
         self.deliver(now);
         self.desk.drain.handle_tick(&mut self.desk.sequencer, now);
+        self.desk.sequencer.wake_shards();
         self.settle(now);
     }
 

@@ -236,9 +236,8 @@ impl Peer {
     }
 
     fn step_job(&mut self, desk: &mut Desk, now: Instant) {
-        if let Some(job) = &mut self.job
-            && !job.step(&mut desk.sequencer, self.limits.request_timeout, now)
-        {
+        let Some(job) = &mut self.job else { return };
+        if !job.step(&mut desk.sequencer, self.limits.request_timeout, now) {
             self.job = None;
         }
     }
@@ -474,10 +473,8 @@ impl Peer {
 
     /// Looks at the clock; false when it is over with this client.
     pub fn handle_tick(&mut self, now: Instant) -> bool {
-        if let (Protocol::Unknown, Some(refused)) = (&self.protocol, &self.refusal)
-            && self.closing.is_none()
-            && now >= self.accepted_at + GREETING_WAIT
-        {
+        let silent = matches!(self.protocol, Protocol::Unknown) && self.closing.is_none();
+        if let (true, Some(refused)) = (silent && now >= self.accepted_at + GREETING_WAIT, &self.refusal) {
             http::Answer::refused(refused).encode(false, self.output.bytes());
             self.close(now);
             self.flush(now);
@@ -485,8 +482,8 @@ impl Peer {
         if self.dead || self.is_done(now) {
             return false;
         }
-        let is_waited_for = self.is_half() || (self.is_backlogged() && self.streams.is_empty());
-        if !is_waited_for {
+        let stuck = self.is_backlogged() && self.streams.is_empty();
+        if !stuck && !self.is_half() {
             self.waiting_since = None;
             return true;
         }

@@ -59,6 +59,10 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 /// string that it is. Errors: `bad_request` (not such an object), `bad_target`, `bad_user`,
 /// `bad_topic`, `bad_payload`. Limits are for `check`.
 pub fn parse(json: &[u8]) -> Result<Push, CommandError> {
+    // Serde would take a list for the fields in their order, too.
+    if !is_object(json) {
+        return refuse(ErrorCode::BadRequest, "not a push: a JSON object is due");
+    }
     let body: Body<'_> = match serde_json::from_slice(json) {
         Ok(body) => body,
         Err(error) => return refuse(ErrorCode::BadRequest, format!("not a push: {error}")),
@@ -181,9 +185,8 @@ pub fn check(push: &Push, message_bytes_max: usize) -> Result<(), CommandError> 
             }
         }
     }
-    if let Some(event) = &push.event
-        && (event.len() > LABEL_BYTES_MAX || event.contains(['\r', '\n', '\0']))
-    {
+    let unfit = |event: &String| event.len() > LABEL_BYTES_MAX || event.contains(['\r', '\n', '\0']);
+    if push.event.as_ref().is_some_and(unfit) {
         let message = format!("an event name has at most {LABEL_BYTES_MAX} bytes, and no CR, LF or NUL");
         return refuse(ErrorCode::BadPayload, message);
     }
@@ -208,6 +211,11 @@ pub fn next_line(body: &[u8], at: usize) -> Option<(&[u8], usize)> {
         None => (rest, body.len()),
     };
     Some((line.strip_suffix(b"\r").unwrap_or(line), next))
+}
+
+/// Whether JSON is an object, if it is JSON at all.
+pub fn is_object(json: &[u8]) -> bool {
+    json.trim_ascii_start().first() == Some(&b'{')
 }
 
 /// Whether a line holds nothing.

@@ -172,6 +172,8 @@ fn drain(request: &Request) -> Result<Route, Refused> {
     }
     let body = if push::is_blank(&request.body) {
         Body::default()
+    } else if !push::is_object(&request.body) {
+        return refuse(ErrorCode::BadRequest, "not {\"within_ms\":number}");
     } else {
         serde_json::from_slice(&request.body).or_else(|error| {
             refuse(ErrorCode::BadRequest, format!("not {{\"within_ms\":number}}: {error}"))

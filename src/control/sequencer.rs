@@ -20,6 +20,10 @@ use crate::shard::mailbox::{Gate, Letter, Mailbox, Owner, Reply, Request, Ticket
 use crate::stats::ShardStats;
 use crate::wire::websocket;
 
+/// Letters posted before the shards are woken, at the latest: a wake-up for each would cost more than
+/// the push itself, and one for all would leave the shards idle while a long burst is read.
+const UNWOKEN_LETTERS_MAX: usize = 64;
+
 /// All shards, as control reaches them.
 #[derive(Debug)]
 pub struct Shards {
@@ -62,6 +66,9 @@ pub struct Sequencer {
     batches: Batches,
     outcomes: VecDeque<(Waiter, Outcome)>,
     counts: Counts,
+    /// Shards that have a letter and were not woken, by number; and how many letters that are.
+    unwoken: Vec<bool>,
+    unwoken_letters: usize,
     /// The shards end: nothing is accepted any more.
     stopped: bool,
 }
@@ -78,6 +85,7 @@ impl Sequencer {
     /// Starts behind position `<epoch>-0`.
     pub fn new(epoch: u32, message_bytes_max: usize, shards: Shards, gate: Arc<Gate>) -> Self {
         assert!(!shards.mailboxes.is_empty(), "a gateway has a shard");
+        let unwoken = vec![false; shards.mailboxes.len()];
         Self {
             epoch,
             seq: 0,
@@ -89,6 +97,8 @@ impl Sequencer {
             batches: Batches::default(),
             outcomes: VecDeque::new(),
             counts: Counts::default(),
+            unwoken,
+            unwoken_letters: 0,
             stopped: false,
         }
     }
@@ -231,10 +241,33 @@ impl Sequencer {
         }
         let ticket = self.tickets.open(pending);
         for mailbox in self.mailboxes(concerned) {
-            let posted = mailbox.post(letter(ticket));
+            let posted = mailbox.put(letter(ticket));
             assert!(posted.is_ok(), "there was room, and control is the only sender");
         }
+        match concerned {
+            Concerned::Nobody => {}
+            Concerned::One(shard) => self.unwoken[usize::from(*shard)] = true,
+            Concerned::Some(shards) => {
+                shards.iter().for_each(|&shard| self.unwoken[usize::from(shard)] = true)
+            }
+            Concerned::All => self.unwoken.fill(true),
+        }
+        self.unwoken_letters += 1;
+        if self.unwoken_letters >= UNWOKEN_LETTERS_MAX {
+            self.wake_shards();
+        }
         Some(ticket)
+    }
+
+    /// Wakes every shard that was posted to since the last call. Due before control sleeps.
+    pub fn wake_shards(&mut self) {
+        if std::mem::take(&mut self.unwoken_letters) > 0 {
+            for (mailbox, unwoken) in self.shards.mailboxes.iter().zip(&mut self.unwoken) {
+                if std::mem::take(unwoken) {
+                    mailbox.wake();
+                }
+            }
+        }
     }
 
     /// Asks one shard. A shard that does not exist has nobody. Errors: `busy`.

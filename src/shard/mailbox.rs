@@ -321,6 +321,19 @@ impl Mailbox {
 
     /// Posts a letter and wakes the shard. Errors: `Full`, also when the shard has ended.
     pub fn post(&self, letter: Letter) -> Result<(), Full> {
+        self.put(letter)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Wakes the shard if it sleeps.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// Posts a letter and lets the shard sleep: `wake` is due soon. Many letters so cost one wake-up,
+    /// a system call each. Errors: as `post`.
+    pub fn put(&self, letter: Letter) -> Result<(), Full> {
         if let Letter::Push { message, .. } = &letter {
             self.waker.payload_bytes.fetch_add(message.payload().len(), Ordering::Relaxed);
         }
@@ -329,9 +342,7 @@ impl Mailbox {
                 self.waker.payload_bytes.fetch_sub(message.payload().len(), Ordering::Relaxed);
             }
             Full
-        })?;
-        self.waker.wake();
-        Ok(())
+        })
     }
 
     /// Hands a connection over; boxed, because a waiting one should cost the channel a pointer.

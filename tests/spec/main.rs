@@ -4,5 +4,6 @@ mod envelope;
 mod request;
 mod request_hostile;
 mod script;
+mod sequencer;
 mod session;
 mod websocket;

@@ -1,0 +1,6 @@
+//! The control socket from outside: real sockets and curl before it, shards that only answer behind it.
+
+mod binary;
+mod http;
+mod limits;
+mod shard;
