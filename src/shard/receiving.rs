@@ -40,11 +40,10 @@ pub(super) struct Receiver {
 
 impl Receiver {
     pub(super) fn new() -> Self {
-        Self {
-            area: vec![0; AREA_BYTES],
-            batch: Vec::with_capacity(SLICES),
-            received: Vec::with_capacity(SLICES),
-        }
+        // Written to, not asked for zeroed: the pages are there before the first client is.
+        let mut area = Vec::with_capacity(AREA_BYTES);
+        area.resize(AREA_BYTES, 0);
+        Self { area, batch: Vec::with_capacity(SLICES), received: Vec::with_capacity(SLICES) }
     }
 }
 
