@@ -44,6 +44,42 @@ serde_by_text!(Name, "a user id or topic");
 serde_by_text!(Position, "a position");
 serde_by_text!(ConnId, "a connection id");
 
+/// Serde without believing a length: bincode allocates an owned `String` or buffer by the length that a
+/// peer claims, before it looks whether so many bytes are there. Borrowed ones it checks first.
+pub(crate) mod borrowed {
+    use std::fmt;
+
+    use bytes::Bytes;
+    use serde::de::{Error, Visitor};
+    use serde::{Deserialize, Deserializer};
+
+    pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = String;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
+                Ok(text.to_owned())
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+
+    pub(crate) fn optional_text<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<String>, D::Error> {
+        #[derive(Deserialize)]
+        struct Owned(#[serde(deserialize_with = "text")] String);
+        Ok(Option::<Owned>::deserialize(deserializer)?.map(|Owned(text)| text))
+    }
+
+    pub(crate) fn payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(Bytes::copy_from_slice)
+    }
+}
+
 /// Longest user id or topic name, in bytes (contract section 1).
 pub const NAME_BYTES_MAX: usize = 128;
 

@@ -211,6 +211,16 @@ mod tests {
     }
 
     #[test]
+    fn a_length_claimed_inside_a_reply_is_not_believed_either() {
+        let claim = [&[253][..], &(1u64 << 62).to_le_bytes()].concat();
+        // A refusal's message, an event, a version, a presence's transport.
+        for head in [&[1, 1, 8][..], &[1, 0, 7], &[1, 0, 9], &[1, 0, 2, 1, 5, b'0', b'-', b'0', b'-', b'0']] {
+            let bytes = [head, &claim].concat();
+            assert_eq!(decode_reply(&bytes).err(), Some(Malformed::Undecodable), "{head:?}");
+        }
+    }
+
+    #[test]
     fn contract_3_the_first_bytes_tell_the_protocols_apart() {
         for method in ["GET /", "POST ", "PUT /v", "DELETE"] {
             assert_eq!(is_binary(method.as_bytes()), Some(false));

@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::message::{ConnId, Kind, Position, Target, Topic, UserId};
+use crate::message::{ConnId, Kind, Position, Target, Topic, UserId, borrowed};
 use crate::shard::mailbox::Presence;
 use crate::stats::ShardStats;
 
@@ -21,13 +21,13 @@ pub struct Push {
     #[serde(deserialize_with = "borrowed::payload")]
     pub payload: Bytes,
     /// The event name, for event streams: at most 256 bytes, no CR, LF or NUL.
-    #[serde(deserialize_with = "borrowed::text")]
+    #[serde(deserialize_with = "borrowed::optional_text")]
     pub event: Option<String>,
     /// Not delivered later than this after acceptance, in milliseconds.
     pub ttl_ms: Option<u64>,
     /// Idempotency key, 1 to 256 bytes: for 5 minutes the same key gets the first answer and pushes
     /// nothing.
-    #[serde(deserialize_with = "borrowed::text")]
+    #[serde(deserialize_with = "borrowed::optional_text")]
     pub id: Option<String>,
 }
 
@@ -47,7 +47,7 @@ pub enum Command {
         /// 1000 or 4000 to 4999; 4500 unless given.
         code: Option<u16>,
         /// At most 123 bytes.
-        #[serde(deserialize_with = "borrowed::text")]
+        #[serde(deserialize_with = "borrowed::optional_text")]
         reason: Option<String>,
     },
     /// Close one connection: `Answer::Closed`.
@@ -57,7 +57,7 @@ pub enum Command {
         /// 1000 or 4000 to 4999; 4500 unless given.
         code: Option<u16>,
         /// At most 123 bytes.
-        #[serde(deserialize_with = "borrowed::text")]
+        #[serde(deserialize_with = "borrowed::optional_text")]
         reason: Option<String>,
     },
     /// Subscribe all of a user's connections: `Answer::Bound`.
@@ -112,11 +112,11 @@ pub enum Answer {
     /// The counters.
     Stats(Box<Stats>),
     /// One event as its JSON line, without the newline.
-    Event(String),
+    Event(#[serde(deserialize_with = "borrowed::text")] String),
     /// How a drain goes on.
     Drain(DrainProgress),
     /// The gateway's version.
-    Version(String),
+    Version(#[serde(deserialize_with = "borrowed::text")] String),
 }
 
 /// An accepted push.
@@ -151,6 +151,7 @@ pub struct BatchError {
     /// As in `CommandError`.
     pub code: ErrorCode,
     /// As in `CommandError`.
+    #[serde(deserialize_with = "borrowed::text")]
     pub message: String,
 }
 
@@ -169,6 +170,7 @@ pub struct TopicAnswer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Stats {
     /// Program version.
+    #[serde(deserialize_with = "borrowed::text")]
     pub version: String,
     /// Seconds since start.
     pub uptime_s: u64,
@@ -229,6 +231,7 @@ pub struct CommandError {
     /// Which kind.
     pub code: ErrorCode,
     /// For people.
+    #[serde(deserialize_with = "borrowed::text")]
     pub message: String,
 }
 
@@ -262,20 +265,5 @@ impl ErrorCode {
             Self::Busy => "busy",
             Self::Forbidden => "forbidden",
         }
-    }
-}
-
-/// Commands are decoded from borrowed bytes: bincode allocates an owned string or buffer by the
-/// length that a peer claims, before it looks whether so many bytes are there.
-mod borrowed {
-    use bytes::Bytes;
-    use serde::{Deserialize, Deserializer};
-
-    pub fn payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
-        <&[u8]>::deserialize(deserializer).map(Bytes::copy_from_slice)
-    }
-
-    pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-        Ok(Option::<&str>::deserialize(deserializer)?.map(str::to_owned))
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::{ConnId, Message, Topic, UserId};
+use crate::message::{ConnId, Message, Topic, UserId, borrowed};
 use crate::stats::{CloseReason, ShardStats};
 use crate::wire::session::Opening;
 
@@ -115,8 +115,10 @@ pub struct Presence {
     /// The connection.
     pub id: ConnId,
     /// `ws` today.
+    #[serde(deserialize_with = "borrowed::text")]
     pub transport: String,
     /// `ip:port` of the peer.
+    #[serde(deserialize_with = "borrowed::text")]
     pub remote: String,
     /// Unix time in milliseconds.
     pub connected_at: u64,
