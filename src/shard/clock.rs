@@ -38,7 +38,7 @@ impl Tick {
     }
 }
 
-/// Reads the clock once per turn.
+/// The time of the turn, as it was given.
 #[derive(Debug)]
 pub struct Clock {
     started: Instant,
@@ -54,9 +54,9 @@ impl Clock {
         Self { started: now, started_unix_ms: unix.as_millis() as u64, now }
     }
 
-    /// Takes the time for the turn that begins.
-    pub fn advance(&mut self) {
-        self.now = Instant::now();
+    /// Takes the time of the turn that begins.
+    pub fn advance(&mut self, now: Instant) {
+        self.now = now.max(self.now);
     }
 
     /// This turn's time.

@@ -243,7 +243,8 @@ impl Shard {
         Some(TopicCount { topic, connections: self.topics.members(id).len() as u64, seq })
     }
 
-    fn snapshot(&self) -> ShardStats {
+    /// What was counted so far, and what is held now.
+    pub fn snapshot(&self) -> ShardStats {
         ShardStats {
             open: u64::from(self.table.used()),
             topics: self.topics.subscribed() as u64,

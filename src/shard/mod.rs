@@ -113,13 +113,13 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Makes the shard, on the thread that will run it.
+    /// Makes the shard, on the thread that will run it, and begins to accept.
     ///
     /// Errors: the ring was refused (`Ring::new`).
     pub fn new(parts: Parts) -> io::Result<Self> {
         let Parts { number, epoch, settings, listeners, inbox, peers, owner, gate, reports } = parts;
         let clock = Clock::start();
-        Ok(Self {
+        let mut shard = Self {
             ring: Ring::new(inbox.eventfd().as_fd())?,
             sweep: Sweep::new(&settings.timeouts, clock.now()),
             tape: Tape::new(settings.tape),
@@ -151,29 +151,35 @@ impl Shard {
             needed_after_next: u64::MAX,
             draining: None,
             stopped: false,
-        })
+        };
+        shard.arm_listeners();
+        Ok(shard)
     }
 
     /// Runs until told to stop, inside a glommio executor.
     pub async fn run(mut self) -> io::Result<()> {
         let alarm = self.alarm()?;
-        self.arm_listeners();
         while !self.stopped {
-            self.collect();
-            self.receive();
-            self.take_letters();
-            self.keep_time();
-            self.send();
+            self.turn(Instant::now());
             self.rest(&alarm).await;
         }
         self.close_all();
         Ok(())
     }
 
+    /// One turn of the loop, at time `now`, which never goes back. `run` is turns and rests.
+    pub fn turn(&mut self, now: Instant) {
+        self.clock.advance(now);
+        self.stats.turns += 1;
+        self.collect();
+        self.receive();
+        self.take_letters();
+        self.keep_time();
+        self.send();
+    }
+
     /// Takes what the ring has to tell: new clients, sockets to read, sockets that take bytes again.
     fn collect(&mut self) {
-        self.clock.advance();
-        self.stats.turns += 1;
         self.ring.collect();
         while let Some(arrival) = self.ring.arrival() {
             match arrival {

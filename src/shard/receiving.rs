@@ -40,9 +40,8 @@ pub(super) struct Receiver {
 
 impl Receiver {
     pub(super) fn new() -> Self {
-        // Written to, not asked for zeroed: the pages are there before the first client is.
-        let mut area = Vec::with_capacity(AREA_BYTES);
-        area.resize(AREA_BYTES, 0);
+        // Not zero: zeroed memory comes without its pages, and these are there before the first client is.
+        let area = vec![0xff; AREA_BYTES];
         Self { area, batch: Vec::with_capacity(SLICES), received: Vec::with_capacity(SLICES) }
     }
 }
