@@ -18,7 +18,7 @@ use crate::control::{self, BoundSocket, Signal, SocketError};
 use crate::fatal::{self, Fatal};
 use crate::shard::listener::{self, Listener, SocketOptions};
 use crate::shard::mailbox::{Gate, Inbox, Mailbox, Owner, Report, mailbox};
-use crate::shard::{Parts, Settings, Shard};
+use crate::shard::{Parts, Room, Settings, Shard};
 
 /// Descriptors kept for everything that is not a client: at least this many, or a hundredth.
 const RESERVE_MIN: u64 = 256;
@@ -29,7 +29,7 @@ const EXECUTOR_RING_ENTRIES: usize = 64;
 /// Runs the gateway until it has drained. Errors: why it did not start.
 pub fn serve(config: Config) -> Result<(), Fatal> {
     fatal::check_host()?;
-    let connections_max = raise_descriptor_limit(&config)?;
+    let room = raise_descriptor_limit(&config)?;
     let path = control::default_path(&config.control.socket);
     let cpus = cpus_for(config.shards)?;
     let shards = cpus.len() as u16;
@@ -40,7 +40,7 @@ pub fn serve(config: Config) -> Result<(), Fatal> {
     let owner = Owner::new(shards);
     let (reports, reports_in) = flume::unbounded();
     let (mailboxes, inboxes) = make_mailboxes(&config, shards)?;
-    let settings = Settings::new(&config, connections_max);
+    let settings = Settings::new(&config, room);
     let mut threads = Vec::new();
     for (number, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
         let parts = Parts {
@@ -70,9 +70,9 @@ pub fn serve(config: Config) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// Raises the soft limit to the hard one. Gives how many clients that leaves room for, or the configured
-/// number.
-fn raise_descriptor_limit(config: &Config) -> Result<u64, Fatal> {
+/// Raises the soft limit to the hard one. Gives the clients that it leaves room for, or the configured
+/// number of them.
+fn raise_descriptor_limit(config: &Config) -> Result<Room, Fatal> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     // A refusal leaves the soft limit as it was: it counts either way.
@@ -83,7 +83,8 @@ fn raise_descriptor_limit(config: &Config) -> Result<u64, Fatal> {
     if nofile <= reserve || wanted + reserve > nofile {
         return Err(Fatal::Descriptors { limit: nofile, needed: wanted.max(1) + reserve });
     }
-    Ok(if wanted == 0 { nofile - reserve } else { wanted })
+    let clients_max = if wanted == 0 { nofile - reserve } else { wanted };
+    Ok(Room { clients_max, sockets_max: nofile - reserve / 2 })
 }
 
 /// One CPU for each shard, out of those this process may use. More shards than CPUs share them.

@@ -146,6 +146,7 @@ impl Shard {
         let rare = self.table[index].rare.as_ref();
         let reason = rare.and_then(|rare| rare.ended).expect("an end has a reason (Rule 5)");
         self.stats.count_close(reason);
+        self.gate.sockets.fetch_sub(1, Ordering::Relaxed);
         drop(self.release(index));
     }
 
@@ -163,14 +164,15 @@ impl Shard {
     }
 
     /// Slow-consumer policy: 4000, counted, logged once in a while.
-    pub(super) fn close_slow(&mut self, index: u32, behind_bytes: usize, limit_bytes: usize) {
+    ///
+    /// `why` names the numbers and the limit.
+    pub(super) fn close_slow(&mut self, index: u32, why: std::fmt::Arguments<'_>) {
         let before = self.stats.closed[CloseReason::SlowConsumer as usize];
         // Rule 8: the first, then each time the count doubles.
         if before.is_power_of_two() || before == 0 {
             let user = self.user_of(index);
             tracing::warn!(
-                "slow consumer: closed {} (user {}) {behind_bytes} bytes behind, the limit is {limit_bytes} \
-                 (limits.send_backlog_bytes); {before} before it on shard {}",
+                "slow consumer: closed {} (user {}) {why}; {before} before it on shard {}",
                 self.id(index),
                 user.as_ref().map_or("-", |user| user.as_str()),
                 self.number

@@ -249,6 +249,8 @@ pub struct Gate {
     pub draining: AtomicBool,
     /// Established clients over all shards, against `limits.connections`.
     pub established: AtomicU64,
+    /// Client sockets open over all shards, handshakes included.
+    pub sockets: AtomicU64,
     /// Which events anybody listens for (`event_mask`).
     pub events_wanted: AtomicU64,
     /// Connections per address; touched only with `limits.connections_per_address`.

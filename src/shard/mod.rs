@@ -40,7 +40,7 @@ use users::Users;
 use crate::message::{ConnId, Position, UserId};
 use crate::stats::ShardStats;
 
-pub use settings::Settings;
+pub use settings::{Room, Settings};
 
 /// Reports that may wait for control before events are dropped; replies never are.
 const REPORTS_MAX: usize = 65_536;

@@ -81,6 +81,11 @@ impl Shard {
             self.arm_listener(usize::from(listener));
         }
         self.stats.accepted += 1;
+        if self.gate.sockets.fetch_add(1, Ordering::Relaxed) >= self.settings.sockets_max {
+            self.gate.sockets.fetch_sub(1, Ordering::Relaxed);
+            self.stats.count_close(CloseReason::Refused);
+            return;
+        }
         let index = self.table.insert(socket, self.clock.tick());
         if public {
             self.table[index].set(flag::PUBLIC);
@@ -197,7 +202,10 @@ impl Shard {
             return false;
         }
         if !self.connects.take(self.clock.ms()) {
-            self.refuse(index, &overloaded(index, "too many new connections"));
+            self.refuse(
+                index,
+                &overloaded(index, "too many new connections at once (limits.connects_per_second)"),
+            );
             return false;
         }
         let owner = opening.user.as_ref().map_or(self.number, |user| self.owner.shard_of(user));
@@ -272,7 +280,7 @@ impl Shard {
         let before = self.gate.established.fetch_add(1, Ordering::Relaxed);
         if before >= self.settings.connections_max {
             self.gate.established.fetch_sub(1, Ordering::Relaxed);
-            return Err(overloaded(index, "too many connections"));
+            return Err(overloaded(index, "too many connections (limits.connections)"));
         }
         let Some(address) = self.peer(index).map(|peer| peer.ip().to_canonical()) else { return Ok(()) };
         if !self.settings.counts(address) {

@@ -217,7 +217,8 @@ impl Shard {
         let waiting = self.table[index].rare.as_ref().map_or(0, |rare| rare.outbox_bytes);
         let echo = self.table[index].transport == Transport::WebSocketEcho;
         if waiting > OUTBOX_BYTES_MAX && self.table[index].is(flag::BLOCKED) && !echo {
-            self.close_slow(index, waiting, OUTBOX_BYTES_MAX);
+            let why = format_args!("{waiting} bytes of replies unread, at most {OUTBOX_BYTES_MAX} may wait");
+            self.close_slow(index, why);
         }
         if self.table[index].state == State::Open { Heard::Goes } else { Heard::Ended }
     }

@@ -467,8 +467,13 @@ impl Shard {
     pub(super) fn cut_if_too_far_behind(&mut self, index: u32) {
         let lag_bytes = self.table[index].rare.as_ref().map_or(0, |rare| rare.lag_bytes);
         let limit_bytes = self.settings.lag_bytes_max;
-        if lag_bytes > limit_bytes || self.outlook().has_lost(index) {
-            self.close_slow(index, lag_bytes, limit_bytes);
+        if lag_bytes > limit_bytes {
+            let why = format_args!("{lag_bytes} bytes behind, limits.send_backlog_bytes is {limit_bytes}");
+            self.close_slow(index, why);
+        } else if self.outlook().has_lost(index) {
+            let limit_bytes = self.settings.tape.bytes_max;
+            let why = format_args!("at a message no longer held, history.bytes is {limit_bytes}");
+            self.close_slow(index, why);
         }
     }
 
@@ -505,10 +510,13 @@ impl Shard {
 
     /// Lets the tape forget what nobody needs.
     fn trim(&mut self) {
-        if !self.marked.is_empty() || self.tape.is_empty() {
+        if !self.marked.is_empty() {
             return;
         }
         self.unsent_bytes = 0;
+        if self.tape.is_empty() {
+            return;
+        }
         if self.stats.blocked == 0 {
             self.needed_after = u64::MAX;
         }

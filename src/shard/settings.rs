@@ -15,6 +15,16 @@ const ECHO_LIMITS: websocket::Limits =
 /// No ping to an echo client before this many seconds.
 pub const ECHO_QUIET_S: u32 = 120;
 
+/// What the whole gateway may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Established clients: one more is answered 503.
+    pub clients_max: u64,
+    /// Client sockets, handshakes included: one more is closed unread, so that those who say nothing
+    /// cannot take the descriptors that control and the listeners need.
+    pub sockets_max: u64,
+}
+
 /// What a shard needs to know of the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -26,6 +36,7 @@ pub struct Settings {
     pub(super) topics_max: usize,
     pub(super) lag_bytes_max: usize,
     pub(super) connections_max: u64,
+    pub(super) sockets_max: u64,
     pub(super) connections_per_address_max: u32,
     pub(super) trusted: Vec<ipnet::IpNet>,
     pub(super) connects_per_second: u32,
@@ -40,9 +51,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// From the effective configuration; `connections_max` is what the descriptor limit leaves, or the
-    /// configured number.
-    pub fn new(config: &Config, connections_max: u64) -> Self {
+    /// From the effective configuration and what the descriptor limit leaves room for.
+    pub fn new(config: &Config, room: Room) -> Self {
         let (limits, timeouts) = (&config.limits, &config.timeouts);
         let seconds = |duration: std::time::Duration| u16::try_from(duration.as_secs()).unwrap_or(u16::MAX);
         Self {
@@ -66,7 +76,8 @@ impl Settings {
             echo: (config.web.echo, config.web.echo && config.web.echo_public),
             topics_max: limits.topics_per_connection as usize,
             lag_bytes_max: limits.send_backlog_bytes.bytes(),
-            connections_max,
+            connections_max: room.clients_max,
+            sockets_max: room.sockets_max,
             connections_per_address_max: limits.connections_per_address,
             trusted: limits.trusted.clone(),
             connects_per_second: limits.connects_per_second,
@@ -80,6 +91,8 @@ impl Settings {
             tape: TapeLimits {
                 messages_max: config.history.messages as usize,
                 bytes_max: config.history.bytes.bytes(),
+                bytes_hard_max: config.history.bytes.bytes()
+                    + limits.send_backlog_bytes.bytes().max(config.history.bytes.bytes() / 2),
                 age_ticks_max: Tick::count(config.history.age),
             },
         }

@@ -77,7 +77,11 @@ impl Shard {
                 return self.finish(index, CloseReason::Policy, answer);
             }
             if send && !echo {
-                return self.close_slow(index, lag, self.settings.lag_bytes_max);
+                let limit = self.settings.timeouts.send;
+                return self.close_slow(
+                    index,
+                    format_args!("{lag} bytes behind, no progress for {limit:?} (timeouts.send)"),
+                );
             }
             self.needs(index);
         }

@@ -44,6 +44,8 @@ pub struct TapeLimits {
     pub messages_max: usize,
     /// Bytes kept in all, payload and bookkeeping.
     pub bytes_max: usize,
+    /// Bytes up to which messages are kept beyond `bytes_max` because a slow connection needs them.
+    pub bytes_hard_max: usize,
     /// Age, in ticks.
     pub age_ticks_max: u32,
 }
@@ -284,8 +286,8 @@ impl Tape {
         }
     }
 
-    /// Keeps the limits, but nothing that a cursor at `needed_after` has yet to send, unless the bytes
-    /// are over the limit by half: then such cursors have lost something (`Tape::has_lost`).
+    /// Keeps the limits, but drops nothing that a cursor at `needed_after` has yet to send, unless the
+    /// bytes are over `bytes_hard_max`: then such cursors have lost something (`Tape::has_lost`).
     pub fn trim(&mut self, needed_after: u64, now: Tick) {
         let mut long = std::mem::take(&mut self.long);
         long.retain(|&chain| {
@@ -299,11 +301,10 @@ impl Tape {
             false
         });
         self.long = long;
-        let bytes_hard = self.limits.bytes_max + self.limits.bytes_max / 2;
         while self.oldest != NONE {
             let (entry, bytes) = (self.entry(self.oldest), self.bytes);
             let over = bytes > self.limits.bytes_max || now.since(entry.added) >= self.limits.age_ticks_max;
-            if !over || (entry.seq() > needed_after && bytes <= bytes_hard) {
+            if !over || (entry.seq() > needed_after && bytes <= self.limits.bytes_hard_max) {
                 break;
             }
             if entry.seq() > needed_after {
