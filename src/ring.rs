@@ -60,6 +60,9 @@ pub enum Arrival {
         token: Token,
         /// Whether the poll goes on.
         armed: bool,
+        /// The peer has ended its side, or the socket is broken: behind what there is to receive comes
+        /// the end, and no further arrival tells of it.
+        ended: bool,
     },
     /// The socket takes bytes again.
     Writable {
@@ -397,7 +400,10 @@ fn arrival_of(completion: &cqueue::Entry, data: u64) -> Option<Arrival> {
         TAG_ACCEPT => accept_arrival(token.index as u16, result, more),
         // ECANCELED: our own cancel. The multishot ends on any error and on overflow.
         TAG_READ_POLL if result == -libc::ECANCELED => None,
-        TAG_READ_POLL => Some(Arrival::Readable { token, armed: more }),
+        TAG_READ_POLL => {
+            let ends = i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR);
+            Some(Arrival::Readable { token, armed: more, ended: result < 0 || result & ends != 0 })
+        }
         TAG_WRITE_POLL if result == -libc::ECANCELED => None,
         TAG_WRITE_POLL => Some(Arrival::Writable { token }),
         TAG_TIMER => Some(Arrival::Timer),

@@ -109,7 +109,9 @@ impl Drain {
         sequencer: &mut Sequencer,
         now: Instant,
     ) -> DrainProgress {
-        let connections = shards.iter().map(|shard| shard.connections).sum();
+        // Sockets, not only established clients: handshakes under way are to be told 503, and who was
+        // told to leave has to read it before its socket goes.
+        let connections = shards.iter().map(|shard| shard.open).sum();
         if let Phase::Draining { looking, .. } = &mut self.phase {
             *looking = false;
             if connections == 0 {

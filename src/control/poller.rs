@@ -165,9 +165,10 @@ impl Poller {
                 self.ring.arm_timer(timeout);
             }
         }
-        self.take_arrivals();
+        // What arrived since the epoll was looked at will not be told of again.
+        let arrived = self.take_arrivals();
         self.ring.signal(true);
-        if self.ring.is_quiet() {
+        if !arrived && self.ring.is_quiet() {
             // An error would be a broken eventfd: a turn too many is the worst that can come of it.
             let _ = self.alarm.read_at(0, 8).await;
         }
@@ -177,15 +178,19 @@ impl Poller {
         self.take_arrivals();
     }
 
-    fn take_arrivals(&mut self) {
+    /// Takes what the ring has to tell; whether it was anything.
+    fn take_arrivals(&mut self) -> bool {
         self.ring.collect();
+        let mut arrived = false;
         while let Some(arrival) = self.ring.arrival() {
+            arrived = true;
             match arrival {
                 Arrival::Timer => self.timer = None,
                 Arrival::Readable { armed: false, .. } => self.ring.arm_read_poll(self.epoll.as_fd(), EPOLL),
                 _ => {}
             }
         }
+        arrived
     }
 
     /// Names and flags of what is ready.

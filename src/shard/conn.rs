@@ -65,6 +65,8 @@ pub mod flag {
     pub const PING_DUE: u16 = 8192;
     /// The heartbeat period that was last seen is an odd one.
     pub const ODD_PERIOD: u16 = 16_384;
+    /// The poll has told of the peer's end: read until it comes.
+    pub const ENDING: u16 = 32_768;
 }
 
 /// One connection.

@@ -185,7 +185,7 @@ impl Shard {
             match arrival {
                 Arrival::Accepted { listener, socket, armed } => self.accepted(listener, socket, armed),
                 Arrival::AcceptFailed { listener, error } => self.accept_failed(listener, &error),
-                Arrival::Readable { token, armed } => self.became_readable(token, armed),
+                Arrival::Readable { token, armed, ended } => self.became_readable(token, armed, ended),
                 Arrival::Writable { token } => self.became_writable(token),
                 Arrival::Timer => self.timer = None,
             }

@@ -1,6 +1,7 @@
 //! How clients are heard: batches of `RECV`, bytes into the protocol machines, events into actions.
 //!
-//! A multishot poll tells of each wake-up once, so a receive that fills its slice means "read again".
+//! A multishot poll tells of each wake-up once, so a receive that fills its slice means "read again". So
+//! does a poll that tells of the peer's end: data and end may come in one wake-up.
 
 use std::borrow::Cow;
 
@@ -47,10 +48,13 @@ impl Receiver {
 }
 
 impl Shard {
-    pub(super) fn became_readable(&mut self, token: Token, armed: bool) {
+    pub(super) fn became_readable(&mut self, token: Token, armed: bool, ended: bool) {
         let Some(index) = self.table.find(token) else { return };
         if !armed {
             self.table[index].clear(flag::POLLED);
+        }
+        if ended {
+            self.table[index].set(flag::ENDING);
         }
         self.want_read(index);
     }
@@ -111,7 +115,7 @@ impl Shard {
                 // What was heard may have ended the connection, and its slot may be free.
                 let present =
                     self.table[index].generation == generation && self.table[index].state != State::Free;
-                if present && count == slice.len() {
+                if present && (count == slice.len() || self.table[index].is(flag::ENDING)) {
                     self.want_read(index);
                 } else if present {
                     self.poll_if_needed(index);

@@ -1,0 +1,22 @@
+//! The gateway as clients, pushers and operators meet it: the real binary on real sockets.
+//!
+//! One file per subject; each test starts a gateway of its own through `harness`. The machines inside
+//! have their own specification in tests/spec, which needs no sockets.
+
+mod cli;
+mod control;
+mod drain;
+mod echo;
+mod handshake;
+mod harness;
+mod heartbeat;
+mod http;
+mod json;
+mod limits;
+mod push;
+mod raw;
+mod real_clients;
+mod resume;
+mod slow;
+mod start;
+mod storms;

@@ -1,0 +1,169 @@
+//! The main job end to end with clients that nobody here wrote: curl pushes; Python's `websockets` and
+//! headless Chromium listen.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::{Value, json};
+
+use crate::harness::{DEADLINE, Gateway};
+
+const INSTALL: &str = "install it with tests/gateway/install-clients.sh";
+
+/// What is answered to curl on the control socket.
+fn curl(gateway: &Gateway, arguments: &[&str]) -> Value {
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--fail-with-body", "--max-time", "10", "--unix-socket"])
+        .arg(&gateway.socket)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("curl: {error}; {INSTALL}"));
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Pushes to a user, a topic and all, in the ways that the README and `serve` tell of.
+fn push_with_curl(gateway: &Gateway) {
+    let push = |body: &str| curl(gateway, &["-d", body, "http://localhost/v1/push"]);
+    assert_eq!(push(r#"{"to":{"user":"alice"},"data":{"n":1}}"#)["connections"], 1);
+    assert_eq!(push(r#"{"to":{"topic":"news"},"data":{"n":2}}"#)["connections"], 1);
+    assert_eq!(push(r#"{"to":{"all":true},"data":{"n":3}}"#)["connections"], 1);
+    let raw = |kind: &str, data: &str, path: &str| {
+        let url = format!("http://localhost/v1/push/{path}");
+        curl(gateway, &["-H", &format!("Content-Type: {kind}"), "--data-binary", data, &url])
+    };
+    assert_eq!(raw("text/plain", "plain é", "user/alice")["connections"], 1);
+    assert_eq!(raw("application/octet-stream", "octets", "topic/news")["connections"], 1);
+}
+
+/// A process that ends with the test, and its children with it.
+struct Guest(Child);
+
+impl Guest {
+    fn spawn(command: &mut Command) -> Self {
+        let name = command.get_program().to_owned();
+        let spawned = command.process_group(0).stdin(Stdio::null()).stderr(Stdio::null()).spawn();
+        Self(spawned.unwrap_or_else(|error| panic!("{name:?}: {error}; {INSTALL}")))
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn contract_3_a_user_online_is_seen_by_curl() {
+    let gateway = Gateway::start(&[]);
+    let _client = gateway.raw("user=alice");
+    let presence = curl(&gateway, &["http://localhost/v1/users/alice"]);
+    assert_eq!(presence["online"], true);
+    let closed = curl(&gateway, &["-X", "DELETE", "http://localhost/v1/users/alice"]);
+    assert_eq!(closed, json!({"closed": 1}));
+}
+
+/// Raw: prints each message as JSON, binary as a list of octets. Then one uplink, and a close.
+const PYTHON: &str = r#"
+import asyncio, json, sys, websockets
+
+async def main(url):
+    async with websockets.connect(url) as raw:
+        print("open", flush=True)
+        for _ in range(5):
+            message = await raw.recv()
+            print(json.dumps(message if isinstance(message, str) else list(message)), flush=True)
+        await raw.send("thanks")
+        pong = await raw.ping()
+        await pong
+    print(raw.close_code, flush=True)
+
+asyncio.run(asyncio.wait_for(main(sys.argv[1]), 30))
+"#;
+
+/// Python of the virtual environment with `websockets`.
+fn python() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-clients/bin/python");
+    assert!(path.exists(), "{} with websockets is missing; {INSTALL}", path.display());
+    path
+}
+
+#[test]
+fn contract_2_python_websockets_gets_what_curl_pushes() {
+    let gateway = Gateway::start(&[]);
+    let mut events = gateway.events("types=uplink,disconnect");
+    let url = format!("ws://{}/ws?user=alice&topics=news", gateway.address);
+    let mut guest = Guest::spawn(Command::new(python()).args(["-c", PYTHON, &url]).stdout(Stdio::piped()));
+    let mut lines = BufReader::new(guest.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().as_deref(), Some("open"));
+    push_with_curl(&gateway);
+    for expected in [json!(r#"{"n":1}"#), json!(r#"{"n":2}"#), json!(r#"{"n":3}"#), json!("plain é")] {
+        assert_eq!(serde_json::from_str::<Value>(&lines.next().unwrap()).unwrap(), expected);
+    }
+    assert_eq!(lines.next().unwrap(), format!("{:?}", b"octets"));
+    assert_eq!(events.next()["data"], "thanks");
+    let disconnect = events.next();
+    assert_eq!((&disconnect["reason"], &disconnect["code"]), (&json!("peer_closed"), &json!(1000)));
+    assert_eq!(lines.next().as_deref(), Some("1000"));
+    assert!(guest.0.wait().unwrap().success());
+}
+
+/// Says that it is there, takes five messages, closes, and sends what it saw by a second WebSocket.
+const PAGE: &str = r#"<!doctype html><meta charset="utf-8"><script>
+const seen = [];
+const socket = new WebSocket("ws://ADDRESS/ws?user=alice&topics=news", ["corecast.v1"]);
+const uplink = (socket, data) => socket.send(JSON.stringify({type: "uplink", data}));
+socket.onopen = () => { seen.push(["open", socket.protocol]); uplink(socket, "here"); };
+socket.onmessage = event => {
+  const frame = JSON.parse(event.data);
+  seen.push([frame.type, frame.topic || null, frame.data || null]);
+  if (seen.length === 7) { socket.close(1000, "enough"); }
+};
+socket.onclose = event => {
+  seen.push(["close", event.code, event.reason, event.wasClean]);
+  const second = new WebSocket("ws://ADDRESS/ws?user=alice", ["corecast.v1"]);
+  second.onopen = () => uplink(second, seen);
+};
+</script>"#;
+
+/// Chromium on `page`, with a profile of its own beside it.
+fn chromium(page: &Path) -> Guest {
+    let mut command = Command::new("chromium");
+    command
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        .arg("--disable-dev-shm-usage")
+        .arg(format!("--user-data-dir={}", page.with_file_name("profile").display()))
+        .arg(format!("file://{}", page.display()))
+        .stdout(Stdio::null());
+    Guest::spawn(&mut command)
+}
+
+#[test]
+fn contract_2_chromium_gets_what_curl_pushes() {
+    let gateway = Gateway::start(&[]);
+    let mut events = gateway.events("types=uplink");
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("page.html");
+    std::fs::write(&page, PAGE.replace("ADDRESS", &gateway.address.to_string())).unwrap();
+    let _guest = chromium(&page);
+    // A browser takes its time to start.
+    let uplink = events.next_within(3 * DEADLINE);
+    assert_eq!((&uplink["user"], &uplink["data"]), (&json!("alice"), &json!("here")));
+    push_with_curl(&gateway);
+    let expected = json!([
+        ["open", "corecast.v1"],
+        ["hello", null, null],
+        ["message", null, {"n": 1}],
+        ["message", "news", {"n": 2}],
+        ["message", null, {"n": 3}],
+        ["message", null, "plain é"],
+        ["message", "news", "b2N0ZXRz"],
+        ["close", 1000, "enough", true],
+    ]);
+    assert_eq!(events.next()["data"], expected);
+}

@@ -1,0 +1,162 @@
+//! Clients that do not read: cut with 4000 when they are too far behind, and nobody else notices.
+
+use corecast::client::Client;
+use corecast::control::command::Push;
+use corecast::message::{Kind, Target};
+use serde_json::Value;
+
+use crate::harness::Gateway;
+use crate::harness::websocket::{CLOSE, WebSocket, connect};
+
+/// Small enough that a few dozen messages fill what lies between the gateway and a client.
+const RECEIVE_BYTES: usize = 4096;
+const SMALL_BUFFERS: &str = "limits.socket_send_bytes=4096";
+const MESSAGE_BYTES: usize = 1024;
+
+/// A raw client whose kernel takes little before it is read.
+fn sluggish(gateway: &Gateway) -> WebSocket {
+    let stream = connect(gateway.address, Some(RECEIVE_BYTES), None);
+    WebSocket::open_on(stream, "/ws?topics=t&heartbeat=600", None)
+}
+
+fn message(n: usize) -> String {
+    format!("{n:<MESSAGE_BYTES$}")
+}
+
+fn push(client: &mut Client, n: usize) {
+    client
+        .push(Push {
+            target: Target::Topic("t".parse().unwrap()),
+            kind: Kind::Text,
+            payload: message(n).into_bytes().into(),
+            event: None,
+            ttl_ms: None,
+            id: None,
+        })
+        .unwrap();
+}
+
+fn slow_consumers(totals: &Value) -> u64 {
+    totals["closed"]["slow_consumer"].as_u64().unwrap()
+}
+
+#[test]
+fn contract_2_a_client_that_stops_reading_is_closed_and_its_neighbours_notice_nothing() {
+    let gateway = Gateway::start(&[SMALL_BUFFERS, "limits.send_backlog_bytes=128KiB"]);
+    let mut lazy = sluggish(&gateway);
+    let mut neighbours: Vec<_> = (0..4).map(|n| gateway.raw(&format!("topics=t&user=u{n}"))).collect();
+    let mut pusher = gateway.client();
+    let mut pushed = 0;
+    while gateway.totals()["connections"] == 5 {
+        for _ in 0..20 {
+            push(&mut pusher, pushed);
+            for neighbour in &mut neighbours {
+                assert_eq!(neighbour.text(), message(pushed));
+            }
+            pushed += 1;
+        }
+        assert!(pushed < 2000, "nobody was cut");
+    }
+    assert!(pushed * MESSAGE_BYTES > 128 << 10, "cut after {pushed} KiB, the limit is 128 KiB");
+    // It reads on: what was sent comes whole and in order, and then why it ends.
+    let mut expected = 0;
+    loop {
+        let frame = lazy.next();
+        if frame.opcode == CLOSE {
+            assert_eq!(frame.payload[..2], 4000u16.to_be_bytes());
+            break;
+        }
+        assert_eq!(String::from_utf8(frame.payload).unwrap(), message(expected));
+        expected += 1;
+    }
+    assert!(expected < pushed);
+    lazy.ended();
+    let totals = gateway.until("the sockets are let go", |totals| totals["open"] == 4);
+    assert_eq!((slow_consumers(&totals), totals["blocked"].as_u64()), (1, Some(0)));
+    neighbours.iter_mut().for_each(WebSocket::nothing_waits);
+}
+
+#[test]
+fn contract_2_a_lag_just_below_send_backlog_bytes_survives_and_comes_in_order() {
+    let gateway = Gateway::start(&[SMALL_BUFFERS, "limits.send_backlog_bytes=256KiB"]);
+    let mut lazy = sluggish(&gateway);
+    let mut pusher = gateway.client();
+    // A frame of 1,024 bytes has a header of 4: all of them together are below the limit.
+    let count = (256 << 10) / (MESSAGE_BYTES + 4);
+    (0..count).for_each(|n| push(&mut pusher, n));
+    let totals = gateway.totals();
+    assert_eq!((slow_consumers(&totals), totals["blocked"].as_u64()), (0, Some(1)));
+    (0..count).for_each(|n| assert_eq!(lazy.text(), message(n)));
+    lazy.nothing_waits();
+    push(&mut pusher, count);
+    assert_eq!(lazy.text(), message(count));
+}
+
+#[test]
+fn contract_2_a_client_that_takes_nothing_for_timeouts_send_is_cut_however_little_it_lags() {
+    let gateway = Gateway::start(&[SMALL_BUFFERS, "timeouts.send=300ms", "timeouts.close=300ms"]);
+    let _lazy = sluggish(&gateway);
+    let mut reader = gateway.raw("topics=t");
+    let mut pusher = gateway.client();
+    // Far less than `limits.send_backlog_bytes`, far more than its kernel takes.
+    for n in 0..64 {
+        push(&mut pusher, n);
+        assert_eq!(reader.text(), message(n));
+    }
+    gateway.until("cut", |totals| slow_consumers(totals) == 1);
+    // Its close frame is not read either: the socket is let go all the same.
+    gateway.until("let go", |totals| totals["open"] == 1);
+    reader.nothing_waits();
+}
+
+#[test]
+fn contract_2_a_client_that_reads_slowly_but_reads_is_not_cut_by_timeouts_send() {
+    let gateway = Gateway::start(&[SMALL_BUFFERS, "timeouts.send=500ms"]);
+    let mut lazy = sluggish(&gateway);
+    let mut pusher = gateway.client();
+    (0..400).for_each(|n| push(&mut pusher, n));
+    assert_eq!(gateway.totals()["blocked"], 1);
+    let begun = std::time::Instant::now();
+    for n in 0..400 {
+        assert_eq!(lazy.text(), message(n));
+        // The pace of the client is what is tested: in all well over `timeouts.send`.
+        if n % 4 == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+    assert!(begun.elapsed().as_millis() >= 1000);
+    assert_eq!(slow_consumers(&gateway.totals()), 0);
+}
+
+#[test]
+fn design_4_what_waited_for_a_client_goes_out_many_messages_in_one_send() {
+    let gateway = Gateway::start(&["shards=1"]);
+    let mut lazy = sluggish(&gateway);
+    let mut pusher = gateway.client();
+    let count = 600;
+    (0..count).for_each(|n| push(&mut pusher, n));
+    let before = gateway.until("blocked", |totals| totals["blocked"] == 1);
+    (0..count).for_each(|n| assert_eq!(lazy.text(), message(n)));
+    let after = gateway.until("all delivered", |totals| totals["delivered"] == count);
+    let during = |name: &str| after[name].as_u64().unwrap() - before[name].as_u64().unwrap();
+    let (messages, batches) = (during("delivered"), during("send_batches"));
+    assert!(messages > 100 && batches < messages, "{messages} messages in {batches} batches");
+}
+
+#[test]
+fn contract_2_replies_that_a_client_does_not_read_are_bounded_too() {
+    let gateway = Gateway::start(&[SMALL_BUFFERS, "timeouts.close=300ms"]);
+    let mut lazy = sluggish(&gateway);
+    let ping = crate::harness::websocket::frame(true, 0x9, &[b'p'; 125]);
+    let pings = ping.repeat(100);
+    // Each ping asks for a pong that is not read. Writing fails when the gateway has had enough.
+    use std::io::Write;
+    lazy.stream.set_write_timeout(Some(crate::harness::DEADLINE)).unwrap();
+    let mut sent = 0;
+    while lazy.stream.write_all(&pings).is_ok() && gateway.totals()["connections"] == 1 {
+        sent += pings.len();
+        assert!(sent < 8 << 20, "{sent} bytes of pings, and nobody was cut");
+    }
+    gateway.until("cut", |totals| slow_consumers(totals) == 1);
+    gateway.until("let go", |totals| totals["open"] == 0);
+}
