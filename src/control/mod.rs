@@ -318,7 +318,13 @@ impl Control {
 
     /// Writes, looks at the clock, and lets go of whom it is over with.
     fn settle(&mut self, now: Instant) {
-        let (mut wanted, mut clients) = (0, 0);
+        // Stored before a reader is told that its stream has begun: what happens then is meant for it.
+        let present = self.peers.iter().filter_map(|slot| slot.peer.as_ref());
+        let wanted = present.fold(0, |wanted, peer| wanted | peer.events_wanted());
+        if self.gate.events_wanted.load(Ordering::Relaxed) != wanted {
+            self.gate.events_wanted.store(wanted, Ordering::Relaxed);
+        }
+        let mut clients = 0;
         for (index, slot) in self.peers.iter_mut().enumerate() {
             let Some(peer) = &mut slot.peer else { continue };
             peer.flush(now);
@@ -327,7 +333,6 @@ impl Control {
                 *slot = Slot { generation: slot.generation.wrapping_add(1), ..Slot::default() };
                 continue;
             }
-            wanted |= peer.events_wanted();
             clients += 1;
             let mut flags = EventFlags::empty();
             flags.set(EventFlags::IN, peer.wants_to_read());
@@ -339,9 +344,6 @@ impl Control {
             }
         }
         self.desk.clients = clients;
-        if self.gate.events_wanted.load(Ordering::Relaxed) != wanted {
-            self.gate.events_wanted.store(wanted, Ordering::Relaxed);
-        }
         if self.accept_at.is_some_and(|at| now >= at) {
             self.accept_at = None;
             let _ = self.poller.add(self.socket.listener(), LISTENER, EventFlags::IN);

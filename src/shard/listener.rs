@@ -7,6 +7,11 @@ use std::time::Instant;
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
+/// TCP_MAXSEG. Only loopback (MSS 65,483) is above it: there a send buffer of 32 KiB never fills two
+/// segments, so that the peer delays its ACK by 40 ms for each window full. Measured with 20 MiB through
+/// `/echo`: 11 s without, under 1 s with.
+const SEGMENT_BYTES_MAX: u32 = 16 * 1024;
+
 /// One listener of one shard.
 #[derive(Debug)]
 pub struct Listener {
@@ -43,6 +48,7 @@ impl Listener {
         sockopt::set_tcp_nodelay(&socket, true)?;
         sockopt::set_socket_keepalive(&socket, true)?;
         sockopt::set_socket_send_buffer_size(&socket, options.send_bytes)?;
+        socket2::SockRef::from(&socket).set_tcp_mss(SEGMENT_BYTES_MAX)?;
         net::bind(&socket, &address)?;
         net::listen(&socket, options.backlog)?;
         Ok(Self { socket, loopback: address.ip().is_loopback(), retry: None })

@@ -9,9 +9,6 @@ use crate::wire::request::HeadLimits;
 use crate::wire::session::Policy;
 use crate::wire::websocket;
 
-/// Echo has its own limits, for conformance suites (contract section 2).
-const ECHO_LIMITS: websocket::Limits =
-    websocket::Limits { message_bytes_max: 32 << 20, fragments_max: 65_536 };
 /// No ping to an echo client before this many seconds.
 pub const ECHO_QUIET_S: u32 = 120;
 
@@ -100,7 +97,7 @@ impl Settings {
 
     /// What one client may send.
     pub(super) fn message_limits(&self, echo: bool) -> &websocket::Limits {
-        if echo { &ECHO_LIMITS } else { &self.messages }
+        if echo { &websocket::ECHO_LIMITS } else { &self.messages }
     }
 
     /// Whether connections from `address` are counted.

@@ -29,6 +29,10 @@ pub struct Limits {
     pub fragments_max: u32,
 }
 
+/// What `GET /echo` takes, for conformance suites (contract section 2): 65,536 fragments after the first,
+/// because Autobahn (9.3.1, 9.4.1) ends 4 MiB in fragments of 64 with an empty one.
+pub const ECHO_LIMITS: Limits = Limits { message_bytes_max: 32 << 20, fragments_max: 65_537 };
+
 /// What came in. Payloads are unmasked; those of one unfragmented frame that arrived whole are
 /// borrowed from the input.
 #[derive(Debug, PartialEq, Eq)]

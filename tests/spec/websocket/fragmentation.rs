@@ -2,7 +2,7 @@
 
 use corecast::stats::CloseReason;
 use corecast::wire::close::ProtocolError;
-use corecast::wire::websocket::Limits;
+use corecast::wire::websocket::{ECHO_LIMITS, Limits};
 
 use crate::script::{
     Frame, KEY, LIMITS, Outcome, Script, binary, close, continuation, octet_text, outcomes_of, ping, pong,
@@ -202,8 +202,8 @@ fn contract_2_one_fragment_too_many_is_refused_by_its_first_octet() {
 
 #[test]
 fn autobahn_9_a_message_of_many_megabytes_arrives_whole_or_in_fragments() {
-    let limits = Limits { message_bytes_max: 32 << 20, fragments_max: 65_536 };
-    let payload = "größe".repeat((4 << 20) / 7);
+    let limits = ECHO_LIMITS;
+    let payload = "größe!".repeat((4 << 20) / 8);
     let cuts = |octets: &[u8], step| (step..octets.len()).step_by(step).collect::<Vec<_>>();
     let whole = text(&payload).masked(KEY);
     for read_bytes in [1 << 12, 1 << 16, usize::MAX] {
@@ -215,6 +215,18 @@ fn autobahn_9_a_message_of_many_megabytes_arrives_whole_or_in_fragments() {
         let outcomes = outcomes_of(&fragments, &cuts(&fragments, 1 << 14), &limits);
         assert!(outcomes == [Outcome::Text(payload.clone().into())], "in fragments of {fragment_bytes}");
     }
+}
+
+#[test]
+fn autobahn_9_3_1_and_9_4_1_end_4_mib_in_fragments_of_64_with_an_empty_one() {
+    let payload = vec![0x2a; 4 << 20];
+    let mut octets: Vec<u8> = octet_text(&payload[..64]).not_final().masked(KEY);
+    for part in payload[64..].chunks(64) {
+        octets.extend(continuation(part).not_final().masked(KEY));
+    }
+    octets.extend(continuation(b"").masked(KEY));
+    let cuts = (1 << 14..octets.len()).step_by(1 << 14).collect::<Vec<_>>();
+    assert!(outcomes_of(&octets, &cuts, &ECHO_LIMITS) == [Outcome::Text(payload)]);
 }
 
 #[test]
