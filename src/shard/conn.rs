@@ -70,7 +70,9 @@ pub mod flag {
 }
 
 /// One connection.
+// Aligned: a slot is one cache line, not parts of two.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct Slot {
     socket: Option<OwnedFd>,
     /// Counts the slot's users (Rule 7).
