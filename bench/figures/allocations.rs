@@ -32,7 +32,7 @@ pub fn allocations() -> Outcome<Vec<Reading>> {
         Reading::detail(name, value, unit, note).goal(Bound::AtMost(0.0)).limit(Bound::AtMost(0.0))
     };
     let broadcasts = format!("{BROADCASTS} to {CLIENTS} each, in {} turns", broadcast.turns);
-    let pings = format!("{} pings answered by {CLIENTS}, in {} turns", hour.pings, hour.turns);
+    let pings = format!("{} pings answered by {CLIENTS} clients", hour.pings);
     Ok(vec![
         promised("allocations.broadcast", per(broadcast.allocations, BROADCASTS), "a broadcast", broadcasts),
         promised("allocations.heartbeats", hour.allocations as f64, "an hour", pings),
