@@ -3,11 +3,13 @@
 //! A driver: it starts the gateway, the bare baseline and the receivers as processes of their own
 //! (`load`), lets them work in pairs, and prints ratios of the same run. `bench/README.md` says how each
 //! figure is measured and how to read it. One module per way of measuring: `space` (memory),
-//! `delivery` (pushes out), `arrival` (connections in), `waiting` (latency and rest).
+//! `delivery` (pushes out), `arrival` (connections in), `waiting` (latency and rest), `allocations` (a shard's
+//! heap).
 
 #[path = "../load/mod.rs"]
 mod load;
 
+mod allocations;
 mod arrival;
 mod delivery;
 mod space;
@@ -69,6 +71,8 @@ enum Figure {
     Latency,
     /// CPU of idle connections.
     Idle,
+    /// Heap allocations of a warm shard.
+    Allocations,
 }
 
 impl Figure {
@@ -83,6 +87,7 @@ impl Figure {
             Figure::Unicast => delivery::unicast(runs),
             Figure::Latency => waiting::latency(runs),
             Figure::Idle => waiting::idle(),
+            Figure::Allocations => allocations::allocations(),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Processes of a measurement: the gateway itself, and our own program again in a helper role.
 //!
 //! A helper is given orders and reports, one JSON object a line, through its standard streams, and ends
-//! when its orders end. Whatever is started here is ended here, by its own id. Next: `receiver` and
-//! `baseline`, the two roles.
+//! when its orders end. Whatever is started here is ended here, by its own id. Next: `receiver`,
+//! `baseline` and `lone_shard`, the roles.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
-use super::{Outcome, baseline, cpu, receiver};
+use super::{Outcome, baseline, cpu, lone_shard, receiver};
 
 /// What this program does when it was started by itself.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -29,6 +29,8 @@ pub enum Role {
     Receiver,
     /// `baseline::run`
     Baseline,
+    /// `lone_shard::run`
+    LoneShard,
 }
 
 impl Role {
@@ -36,6 +38,7 @@ impl Role {
         match self {
             Role::Receiver => "receiver",
             Role::Baseline => "baseline",
+            Role::LoneShard => "lone-shard",
         }
     }
 
@@ -45,6 +48,7 @@ impl Role {
         match self {
             Role::Receiver => receiver::run(),
             Role::Baseline => baseline::run(),
+            Role::LoneShard => lone_shard::run(),
         }
     }
 }
