@@ -18,7 +18,7 @@ use corecast::message::{Kind, Message, Target};
 use corecast::ring;
 use corecast::shard::listener::{Listener, SocketOptions};
 use corecast::shard::mailbox::{Gate, Letter, Mailbox, Owner, Report, mailbox};
-use corecast::shard::{Parts, Settings, Shard};
+use corecast::shard::{Parts, Room, Settings, Shard};
 use corecast::wire::websocket::encode_message;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use rustix::event::{EventfdFlags, eventfd};
@@ -176,7 +176,7 @@ impl Harness {
         let shard = Shard::new(Parts {
             number: 0,
             epoch: 1,
-            settings: Settings::new(&config, 1 << 20),
+            settings: Settings::new(&config, Room { clients_max: 1 << 20, sockets_max: 1 << 20 }),
             listeners: vec![listener],
             inbox,
             peers: vec![mailbox.clone()],
