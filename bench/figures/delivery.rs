@@ -10,7 +10,7 @@ use bytes::Bytes;
 use corecast::client::Client;
 use corecast::message::{Name, Target};
 
-use crate::load::baseline::Baseline;
+use crate::load::baseline::{Baseline, Way};
 use crate::load::process::{Gateway, Settings};
 use crate::load::pusher::{Pace, Pushed, name, push, push_all};
 use crate::load::receiver::Receiver;
@@ -154,15 +154,15 @@ impl BareSide {
     }
 
     /// One round after another, each received by all before the next.
-    fn one_at_a_time(&mut self, rounds: u32) -> Outcome<Cost> {
-        cost(self.baseline.pid(), self.receiver.pid(), rounds, || self.send_rounds(rounds))
+    fn one_at_a_time(&mut self, rounds: u32, way: Way) -> Outcome<Cost> {
+        cost(self.baseline.pid(), self.receiver.pid(), rounds, || self.send_rounds(rounds, way))
     }
 
-    fn send_rounds(&mut self, rounds: u32) -> Outcome<()> {
+    fn send_rounds(&mut self, rounds: u32, way: Way) -> Outcome<()> {
         for _ in 0..rounds {
             self.messages += u64::from(SUBSCRIBERS);
             self.receiver.expect(self.messages)?;
-            self.baseline.send(1, PAYLOAD_BYTES)?;
+            self.baseline.send(1, PAYLOAD_BYTES, way)?;
             self.receiver.received(ARRIVAL)?;
             self.baseline.sent()?;
         }
@@ -175,7 +175,7 @@ impl BareSide {
         self.messages += deliveries;
         self.receiver.expect(self.messages)?;
         let start_ns = cpu::now_ns();
-        self.baseline.send(rounds, PAYLOAD_BYTES)?;
+        self.baseline.send(rounds, PAYLOAD_BYTES, Way::Loop)?;
         let received = self.receiver.received(ARRIVAL)?;
         self.baseline.sent()?;
         Ok(rate(deliveries, received.at_ns - start_ns))
@@ -194,10 +194,10 @@ fn rate(count: u64, elapsed_ns: u64) -> f64 {
 /// The bare loop alone: what this machine charges and allows, and how much it wavers.
 pub fn machine(runs: u32) -> Outcome<Vec<Reading>> {
     let mut bare = BareSide::start()?;
-    bare.one_at_a_time(3)?;
+    bare.one_at_a_time(3, Way::Loop)?;
     let (mut costs, mut rates) = (Vec::new(), Vec::new());
     for _ in 0..runs {
-        costs.push(bare.one_at_a_time(20)?);
+        costs.push(bare.one_at_a_time(20, Way::Loop)?);
         rates.push(bare.loop_rate(20)?);
     }
     bare.stop()?;
@@ -207,19 +207,25 @@ pub fn machine(runs: u32) -> Outcome<Vec<Reading>> {
     ])
 }
 
-/// CPU of the whole gateway process per delivered broadcast, over that of the bare loop's process.
+/// CPU of the whole gateway process per delivered broadcast, over that of the bare loop's process. Beside
+/// it what bare batches of the gateway's ring cost: the part of the ratio that is the kernel's.
 pub fn fanout(runs: u32) -> Outcome<Vec<Reading>> {
     const PAIRS: u32 = 3;
     const ROUNDS: u32 = 20;
     let mut bare = BareSide::start()?;
     let mut gateway = GatewaySide::start()?;
     // The first rounds grow socket buffers and warm caches.
-    bare.one_at_a_time(3)?;
+    bare.one_at_a_time(3, Way::Loop)?;
     gateway.one_at_a_time(3)?;
     let (mut ratios, mut gateway_costs, mut bare_costs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut batch_ratios, mut batch_costs) = (Vec::new(), Vec::new());
     for _ in 0..runs * PAIRS {
-        let (ours, theirs) = (gateway.one_at_a_time(ROUNDS)?, bare.one_at_a_time(ROUNDS)?);
+        let ours = gateway.one_at_a_time(ROUNDS)?;
+        let theirs = bare.one_at_a_time(ROUNDS, Way::Loop)?;
+        let batches = bare.one_at_a_time(ROUNDS, Way::Batch)?;
         ratios.push(ours.cpu_us / theirs.cpu_us);
+        batch_ratios.push(batches.cpu_us / theirs.cpu_us);
+        batch_costs.push(batches);
         gateway_costs.push(ours);
         bare_costs.push(theirs);
     }
@@ -229,8 +235,10 @@ pub fn fanout(runs: u32) -> Outcome<Vec<Reading>> {
         Reading::detail("fanout", median(&ratios), "x send loop", runs_note(&ratios))
             .goal(Bound::AtMost(0.9))
             .limit(Bound::AtMost(1.05)),
+        Reading::detail("fanout.bare_batch", median(&batch_ratios), "x send loop", runs_note(&batch_ratios)),
         cost_reading("fanout.gateway", &gateway_costs),
         cost_reading("fanout.send_loop", &bare_costs),
+        cost_reading("fanout.batch", &batch_costs),
     ])
 }
 
@@ -241,7 +249,7 @@ pub fn saturated(runs: u32) -> Outcome<Vec<Reading>> {
     let pace = Pace { window: BROADCASTS as usize, batch: 1 };
     let mut bare = BareSide::start()?;
     let mut gateway = GatewaySide::start()?;
-    bare.one_at_a_time(3)?;
+    bare.one_at_a_time(3, Way::Loop)?;
     gateway.one_at_a_time(3)?;
     let (mut ratios, mut rates, mut bare_rates, mut busy) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for _ in 0..runs {
@@ -273,7 +281,7 @@ pub fn unicast(runs: u32) -> Outcome<Vec<Reading>> {
     let users = (0..SUBSCRIBERS).map(|index| name(&user(index))).collect::<Outcome<Vec<Name>>>()?;
     let mut bare = BareSide::start()?;
     let mut gateway = GatewaySide::start()?;
-    bare.one_at_a_time(3)?;
+    bare.one_at_a_time(3, Way::Loop)?;
     gateway.one_at_a_time(3)?;
     let (mut singles, mut batches, mut bare_rates, mut busy) = (Vec::new(), Vec::new(), Vec::new(), 0);
     let (mut single_ratios, mut batch_ratios) = (Vec::new(), Vec::new());

@@ -8,7 +8,8 @@ use std::io::{BufRead, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use rustix::fd::OwnedFd;
+use corecast::ring::{BATCH_MAX, Ring};
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +27,16 @@ enum Order {
     /// `Report::Accepted`.
     Accept { count: u32, upgrade: bool },
     /// Send one message to every client held, `rounds` times: `Report::Sent`.
-    Send { rounds: u32, payload_bytes: usize },
+    Send { rounds: u32, payload_bytes: usize, way: Way },
+}
+
+/// How the baseline sends.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Way {
+    /// `send()` in a loop.
+    Loop,
+    /// Batches of the gateway's own ring and nothing else of it: what a gateway can reach at best.
+    Batch,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,8 +88,8 @@ impl Baseline {
     }
 
     /// Has it send one message of `payload_bytes` to every client, `rounds` times; does not wait.
-    pub fn send(&mut self, rounds: u32, payload_bytes: usize) -> Outcome<()> {
-        self.helper.order(&Order::Send { rounds, payload_bytes })
+    pub fn send(&mut self, rounds: u32, payload_bytes: usize, way: Way) -> Outcome<()> {
+        self.helper.order(&Order::Send { rounds, payload_bytes, way })
     }
 
     /// Waits until all is sent.
@@ -101,6 +111,7 @@ pub fn run() -> Outcome<()> {
     let (listener, address) = listen()?;
     report(&Report::Listening { address })?;
     let mut clients: Vec<OwnedFd> = Vec::new();
+    let mut ring = quiet_ring()?;
     for line in std::io::stdin().lock().lines() {
         match serde_json::from_str(&line?)? {
             Order::Accept { count, upgrade } => {
@@ -113,10 +124,13 @@ pub fn run() -> Outcome<()> {
                 }
                 report(&Report::Accepted { at_ns: cpu::now_ns() })?;
             }
-            Order::Send { rounds, payload_bytes } => {
+            Order::Send { rounds, payload_bytes, way } => {
                 let frame = websocket::binary_frame(&vec![b'x'; payload_bytes]);
                 for _ in 0..rounds {
-                    send_round(&clients, &frame)?;
+                    match way {
+                        Way::Loop => send_round(&clients, &frame)?,
+                        Way::Batch => send_batches(&mut ring, &clients, &frame)?,
+                    }
                 }
                 report(&Report::Sent)?;
             }
@@ -137,6 +151,30 @@ fn send_round(clients: &[OwnedFd], frame: &[u8]) -> Outcome<()> {
     for client in clients {
         if rustix::net::send(client, frame, SendFlags::NOSIGNAL)? != frame.len() {
             return Err("a blocking send was cut short".into());
+        }
+    }
+    Ok(())
+}
+
+/// A ring that signals nobody.
+fn quiet_ring() -> Outcome<Ring> {
+    let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+    let mut ring = Ring::new(eventfd.as_fd())?;
+    ring.signal(false);
+    Ok(ring)
+}
+
+fn send_batches(ring: &mut Ring, clients: &[OwnedFd], frame: &[u8]) -> Outcome<()> {
+    for batch in clients.chunks(BATCH_MAX) {
+        let mut clients = batch.iter();
+        let sent = ring.send_all(|pieces| {
+            let client = clients.next()?;
+            pieces.push(frame);
+            Some(client.as_fd())
+        });
+        let whole = sent.filter(|sent| matches!(sent, Ok(bytes) if *bytes == frame.len())).count();
+        if whole != batch.len() {
+            return Err("a send of a batch was cut short".into());
         }
     }
     Ok(())
