@@ -261,8 +261,7 @@ impl Ring {
         self.headers.clear();
         while self.staged.len() < BATCH_MAX && self.pieces.len() + PIECES_PER_SEND_MAX <= PIECES_MAX {
             let start = self.pieces.len();
-            let mut pieces =
-                Pieces { pieces: &mut self.pieces, start, bytes: 0, borrowed: Default::default() };
+            let mut pieces = Pieces { pieces: &mut self.pieces, start, bytes: 0, last: None };
             let Some(socket) = fill(&mut pieces) else { break };
             let entry = self.send_entry(types::Fd(socket.as_raw_fd()), start);
             self.stage(entry);
@@ -429,7 +428,7 @@ pub struct Pieces<'r, 'b> {
     pieces: &'r mut Vec<libc::iovec>,
     start: usize,
     bytes: usize,
-    borrowed: std::marker::PhantomData<&'b [u8]>,
+    last: Option<&'b [u8]>,
 }
 
 impl<'b> Pieces<'_, 'b> {
@@ -439,8 +438,14 @@ impl<'b> Pieces<'_, 'b> {
             return false;
         }
         self.bytes += piece.len();
+        self.last = Some(piece);
         self.pieces.push(libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() });
         true
+    }
+
+    /// The piece added last to this send.
+    pub fn last(&self) -> Option<&'b [u8]> {
+        self.last
     }
 
     /// Bytes gathered so far in this send.

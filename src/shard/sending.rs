@@ -13,7 +13,7 @@ use super::Shard;
 use super::conn::{NONE, Replay, Slot, State, Table, flag};
 use super::ending::Answer;
 use super::tape::{ChainId, EVERYBODY, Form, Owner, Tape};
-use super::topics::Topics;
+use super::topics::{TopicId, Topics};
 use super::users::Users;
 use crate::message::UserId;
 use crate::ring::{BATCH_MAX, Pieces, Token};
@@ -50,6 +50,18 @@ struct Plan {
     messages: u64,
     /// Whether more waited than was gathered.
     more: bool,
+    /// One whole message of the tape to a connection without rare state, and nothing else: what nearly
+    /// every send of a broadcast is.
+    plain: bool,
+}
+
+/// What the last plain plan sent: the next connection of a broadcast mostly needs the same.
+struct Repeat<'s> {
+    topic: TopicId,
+    cursor: u64,
+    transport: Transport,
+    frame: &'s [u8],
+    through: u64,
 }
 
 fn form_of(transport: Transport) -> Form {
@@ -121,11 +133,61 @@ impl<'s> Outlook<'s> {
         }
     }
 
+    /// Whether slot `slot` is behind with the tape and has nothing else to be sent.
+    fn is_plain(&self, slot: &Slot) -> bool {
+        slot.rare.is_none()
+            && slot.state == State::Open
+            && slot.flags & (flag::BEHIND | flag::PING_DUE | flag::ADDRESSED) == flag::BEHIND
+            && (slot.user == NONE || self.user_seq <= slot.cursor)
+    }
+
+    /// As `gather`, for a connection that needs just what the one before it did.
+    fn gather_again(&self, index: u32, pieces: &mut Pieces<'_, 's>, repeat: &Repeat<'s>) -> Option<Plan> {
+        let slot = &self.table[index];
+        let same =
+            (slot.topic, slot.cursor, slot.transport) == (repeat.topic, repeat.cursor, repeat.transport);
+        if !same || !self.is_plain(slot) || !pieces.push(repeat.frame) {
+            return None;
+        }
+        let (bytes, through) = (repeat.frame.len(), Some(repeat.through));
+        Some(Plan {
+            index,
+            outbox_bytes: 0,
+            ping: false,
+            bytes,
+            through,
+            messages: 1,
+            more: false,
+            plain: true,
+        })
+    }
+
+    /// What `gather` did for `plan`, if others may need the same.
+    fn repeat(&self, plan: &Plan, frame: Option<&'s [u8]>) -> Option<Repeat<'s>> {
+        let slot = &self.table[plan.index];
+        let (frame, through) = (frame?, plan.through?);
+        plan.plain.then_some(Repeat {
+            topic: slot.topic,
+            cursor: slot.cursor,
+            transport: slot.transport,
+            frame,
+            through,
+        })
+    }
+
     /// Puts what slot `index` has to be sent into `pieces`, as much as one send should hold.
     fn gather(&self, index: u32, pieces: &mut Pieces<'_, 's>, chains: &mut Vec<ChainId>) -> Plan {
         let slot = &self.table[index];
-        let mut plan =
-            Plan { index, outbox_bytes: 0, ping: false, bytes: 0, through: None, messages: 0, more: false };
+        let mut plan = Plan {
+            index,
+            outbox_bytes: 0,
+            ping: false,
+            bytes: 0,
+            through: None,
+            messages: 0,
+            more: false,
+            plain: false,
+        };
         for frame in slot.rare.iter().flat_map(|rare| &rare.outbox) {
             if pieces.bytes() >= GATHER_BYTES || !pieces.push(frame) {
                 plan.more = true;
@@ -156,6 +218,7 @@ impl<'s> Outlook<'s> {
         });
         plan.bytes = pieces.bytes();
         plan.through = Some(through);
+        plan.plain = plan.messages == 1 && !plan.more && self.is_plain(slot);
         plan
     }
 
@@ -323,12 +386,17 @@ impl Shard {
             epoch: self.epoch,
             now: self.clock.now(),
         };
-        let mut next = 0;
+        let (mut next, mut repeat) = (0, None);
         results.extend(self.ring.send_all(|pieces| {
             loop {
                 let &index = batch.get(next)?;
                 next += 1;
-                let plan = outlook.gather(index, pieces, chains);
+                let again = repeat.as_ref().and_then(|repeat| outlook.gather_again(index, pieces, repeat));
+                let plan = again.unwrap_or_else(|| {
+                    let plan = outlook.gather(index, pieces, chains);
+                    repeat = outlook.repeat(&plan, pieces.last());
+                    plan
+                });
                 if plan.bytes > 0 {
                     plans.push(plan);
                     return Some(outlook.table[index].socket());
@@ -342,6 +410,11 @@ impl Shard {
     fn sent(&mut self, plan: Plan, result: &std::io::Result<usize>, chains: &mut Vec<ChainId>) {
         let index = plan.index;
         match result {
+            Ok(sent) if plan.plain && *sent == plan.bytes => {
+                self.stats.sent_bytes += *sent as u64;
+                self.stats.delivered += 1;
+                self.table[index].clear(flag::BEHIND);
+            }
             Ok(sent) => {
                 self.stats.sent_bytes += *sent as u64;
                 self.take_from_outbox(index, (*sent).min(plan.outbox_bytes));
