@@ -52,8 +52,6 @@ close_reasons! {
     Drained = "drained",
     /// A plain HTTP answer was given and the connection closed after it.
     Answered = "answered",
-    /// The gateway could not serve it (1011, 1013).
-    Internal = "internal",
 }
 
 /// How many reasons there are.

@@ -6,7 +6,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -124,7 +123,8 @@ impl Poller {
         self.ready.clear();
         let mut context = Context::from_waker(&self.waker);
         // A fresh future each time looks into the channel and leaves its waker there under one lock.
-        let (mut a, mut b) = (pin!(first.receiver.recv_async()), pin!(second.receiver.recv_async()));
+        let (a, b) = (first.receiver.recv_async(), second.receiver.recv_async());
+        futures_lite::pin!(a, b);
         let mut given = (None, None);
         let mut awake = timeout == Some(Duration::ZERO);
         if !awake && !first.closed {

@@ -16,8 +16,6 @@ pub mod code {
     pub const POLICY: u16 = 1008;
     /// Message too big.
     pub const TOO_BIG: u16 = 1009;
-    /// Internal error.
-    pub const INTERNAL: u16 = 1011;
     /// Service restart: the gateway drains.
     pub const RESTART: u16 = 1012;
     /// Slow consumer: come back, with back-off.
