@@ -2,8 +2,8 @@
 //!
 //! A shard shares nothing (design section 2): plain fields of one struct on one thread. Its life is the
 //! loop in `run`, a loop of batches. This file performs no protocol: `opening` brings clients in,
-//! `receiving` hears them, `delivery` takes letters from control, `sending` writes, `sweeping` keeps
-//! time, `ending` lets go.
+//! `receiving` hears them, `delivery` takes letters from control, `sending` writes what `outlook` gathers,
+//! `sweeping` keeps time, `ending` lets go.
 
 pub mod clock;
 pub mod conn;
@@ -12,6 +12,7 @@ mod ending;
 pub mod listener;
 pub mod mailbox;
 mod opening;
+mod outlook;
 mod receiving;
 
 mod sending;

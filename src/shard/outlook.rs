@@ -1,0 +1,281 @@
+//! What a connection has yet to be sent: its outbox, then stretches of the past, then the tape.
+//!
+//! Looks at a shard's tables and changes nothing; `sending` sends what is gathered here and notes how far
+//! it went. The gathering is the same for every transport; only the form of a message differs.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::conn::{NONE, Replay, Slot, State, Table, flag};
+use super::tape::{ChainId, EVERYBODY, Form, Tape};
+use super::topics::{TopicId, Topics};
+use super::users::Users;
+use crate::message::UserId;
+use crate::ring::Pieces;
+use crate::wire::session::Transport;
+use crate::wire::websocket;
+
+/// Bytes gathered for one send: more than a socket with the default `limits.socket_send_bytes` takes.
+const GATHER_BYTES: usize = 96 * 1024;
+
+/// What one send was made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub(super) index: u32,
+    pub(super) outbox_bytes: usize,
+    pub(super) ping: bool,
+    /// All bytes; what is neither outbox nor ping is of the tape.
+    pub(super) bytes: usize,
+    /// Seq up to which the tape part goes, where the tape was looked at.
+    pub(super) through: Option<u64>,
+    pub(super) messages: u64,
+    /// Whether more waited than was gathered.
+    pub(super) more: bool,
+    /// One whole message of the tape to a connection without rare state, and nothing else: what nearly
+    /// every send of a broadcast is.
+    pub(super) plain: bool,
+}
+
+/// What the last plain plan sent: the next connection of a broadcast mostly needs the same.
+pub(super) struct Repeat<'s> {
+    pub(super) topic: TopicId,
+    pub(super) cursor: u64,
+    pub(super) transport: Transport,
+    pub(super) frame: &'s [u8],
+    pub(super) through: u64,
+}
+
+pub(super) fn form_of(transport: Transport) -> Form {
+    match transport {
+        Transport::WebSocketJson => Form::Envelope,
+        Transport::WebSocketRaw | Transport::WebSocketEcho => Form::Raw,
+    }
+}
+
+/// Where a short send ended.
+pub(super) struct BrokenOff {
+    /// Seq of the last message of which anything went out.
+    pub(super) through: u64,
+    /// What is left of its frame.
+    pub(super) rest: Option<Bytes>,
+    /// Messages of which anything went out.
+    pub(super) begun: u64,
+}
+
+/// The parts of a shard that say what a connection has yet to be sent.
+pub(super) struct Outlook<'s> {
+    pub(super) table: &'s Table,
+    pub(super) topics: &'s Topics,
+    pub(super) tape: &'s Tape,
+    pub(super) users: &'s Users,
+    pub(super) user_chains: &'s HashMap<UserId, ChainId>,
+    pub(super) connection_chains: &'s HashMap<u32, ChainId>,
+    pub(super) user_seq: u64,
+    pub(super) epoch: u32,
+    pub(super) now: Instant,
+}
+
+impl<'s> Outlook<'s> {
+    /// Puts into `chains` those with anything after `after` for the stretch that slot `index` is at.
+    pub(super) fn chains(&self, index: u32, replay: Option<&Replay>, after: u64, chains: &mut Vec<ChainId>) {
+        chains.clear();
+        let mut add = |chain: ChainId| {
+            if self.tape.newest_seq(chain) > after {
+                chains.push(chain);
+            }
+        };
+        match replay {
+            Some(replay) => replay.topics.iter().for_each(|&id| add(self.topics.chain(id))),
+            None => self.topics.of(self.table, index).for_each(|id| add(self.topics.chain(id))),
+        }
+        if replay.is_some_and(|replay| !replay.whole) {
+            return;
+        }
+        let slot = &self.table[index];
+        if slot.user != NONE
+            && self.user_seq > after
+            && let Some(&chain) = self.user_chains.get(self.users.text(slot.user))
+        {
+            add(chain);
+        }
+        if slot.is(flag::ADDRESSED) {
+            add(self.connection_chains[&index]);
+        }
+        add(EVERYBODY);
+    }
+
+    /// Where slot `index` stands: the stretch being replayed, if any, and the seqs it lies between.
+    pub(super) fn stretch(&self, slot: &'s Slot) -> Option<(Option<&'s Replay>, u64, u64)> {
+        let replay = slot.rare.as_ref().and_then(|rare| rare.replays.front());
+        match replay {
+            Some(replay) => Some((Some(replay), replay.cursor, replay.until)),
+            None if slot.is(flag::BEHIND) => Some((None, slot.cursor, u64::MAX)),
+            None => None,
+        }
+    }
+
+    /// Whether slot `slot` is behind with the tape and has nothing else to be sent.
+    pub(super) fn is_plain(&self, slot: &Slot) -> bool {
+        slot.rare.is_none()
+            && slot.state == State::Open
+            && slot.flags & (flag::BEHIND | flag::PING_DUE | flag::ADDRESSED) == flag::BEHIND
+            && (slot.user == NONE || self.user_seq <= slot.cursor)
+    }
+
+    /// As `gather`, for a connection that needs just what the one before it did.
+    pub(super) fn gather_again(
+        &self,
+        index: u32,
+        pieces: &mut Pieces<'_, 's>,
+        repeat: &Repeat<'s>,
+    ) -> Option<Plan> {
+        let slot = &self.table[index];
+        let same =
+            (slot.topic, slot.cursor, slot.transport) == (repeat.topic, repeat.cursor, repeat.transport);
+        if !same || !self.is_plain(slot) || !pieces.push(repeat.frame) {
+            return None;
+        }
+        let (bytes, through) = (repeat.frame.len(), Some(repeat.through));
+        Some(Plan {
+            index,
+            outbox_bytes: 0,
+            ping: false,
+            bytes,
+            through,
+            messages: 1,
+            more: false,
+            plain: true,
+        })
+    }
+
+    /// What `gather` did for `plan`, if others may need the same.
+    pub(super) fn repeat(&self, plan: &Plan, frame: Option<&'s [u8]>) -> Option<Repeat<'s>> {
+        let slot = &self.table[plan.index];
+        let (frame, through) = (frame?, plan.through?);
+        plan.plain.then_some(Repeat {
+            topic: slot.topic,
+            cursor: slot.cursor,
+            transport: slot.transport,
+            frame,
+            through,
+        })
+    }
+
+    /// Puts what slot `index` has to be sent into `pieces`, as much as one send should hold.
+    pub(super) fn gather(&self, index: u32, pieces: &mut Pieces<'_, 's>, chains: &mut Vec<ChainId>) -> Plan {
+        let slot = &self.table[index];
+        let mut plan = Plan {
+            index,
+            outbox_bytes: 0,
+            ping: false,
+            bytes: 0,
+            through: None,
+            messages: 0,
+            more: false,
+            plain: false,
+        };
+        for frame in slot.rare.iter().flat_map(|rare| &rare.outbox) {
+            if pieces.bytes() >= GATHER_BYTES || !pieces.push(frame) {
+                plan.more = true;
+                break;
+            }
+        }
+        plan.outbox_bytes = pieces.bytes();
+        plan.bytes = pieces.bytes();
+        if slot.state != State::Open || plan.more {
+            return plan;
+        }
+        plan.ping = slot.is(flag::PING_DUE) && pieces.push(websocket::PING);
+        plan.bytes = pieces.bytes();
+        let Some((replay, after, until)) = self.stretch(slot) else { return plan };
+        self.chains(index, replay, after, chains);
+        let mut through = after;
+        let form = form_of(slot.transport);
+        self.tape.walk(chains, after, until, |entry| {
+            if !entry.is_expired(self.now) {
+                if pieces.bytes() >= GATHER_BYTES || !pieces.push(entry.form(form, self.epoch)) {
+                    plan.more = true;
+                    return false;
+                }
+                plan.messages += 1;
+            }
+            through = entry.seq();
+            true
+        });
+        plan.bytes = pieces.bytes();
+        plan.through = Some(through);
+        plan.plain = plan.messages == 1 && !plan.more && self.is_plain(slot);
+        plan
+    }
+
+    /// Where a send broke off that put `tape_sent` bytes of the tape's part out.
+    pub(super) fn broken_off(
+        &self,
+        index: u32,
+        tape_sent: usize,
+        chains: &mut Vec<ChainId>,
+    ) -> Option<BrokenOff> {
+        let slot = &self.table[index];
+        let (replay, after, until) = self.stretch(slot)?;
+        self.chains(index, replay, after, chains);
+        let (mut through, mut rest, mut begun, mut left) = (after, None, 0, tape_sent);
+        let form = form_of(slot.transport);
+        self.tape.walk(chains, after, until, |entry| {
+            if entry.is_expired(self.now) {
+                through = entry.seq();
+                return true;
+            }
+            if left == 0 {
+                return false;
+            }
+            let frame = entry.form(form, self.epoch);
+            (through, begun) = (entry.seq(), begun + 1);
+            if left < frame.len() {
+                rest = Some(frame.slice(left..));
+            }
+            left = left.saturating_sub(frame.len());
+            rest.is_none()
+        });
+        Some(BrokenOff { through, rest, begun })
+    }
+
+    /// Frame bytes that slot `index` has yet to be sent, not counting what it asked for by resuming.
+    pub(super) fn lag_bytes(&self, index: u32, chains: &mut Vec<ChainId>) -> usize {
+        let slot = &self.table[index];
+        let Some(rare) = &slot.rare else { return 0 };
+        let mut lag = 0;
+        for replay in rare.replays.iter().filter(|replay| replay.whole) {
+            let after = replay.cursor.max(rare.lag_exempt);
+            self.chains(index, Some(replay), after, chains);
+            lag +=
+                self.tape.lag_bytes(chains, after).saturating_sub(self.tape.lag_bytes(chains, replay.until));
+        }
+        if slot.is(flag::BEHIND) {
+            let after = slot.cursor.max(rare.lag_exempt);
+            self.chains(index, None, after, chains);
+            lag += self.tape.lag_bytes(chains, after);
+        }
+        lag
+    }
+
+    /// Whether the tape no longer holds something that slot `index` had yet to be sent.
+    pub(super) fn has_lost(&self, index: u32) -> bool {
+        let slot = &self.table[index];
+        let Some((_, after, _)) = self.stretch(slot) else { return false };
+        self.tape.may_have_lost(after) && self.tape.has_lost(&self.all_chains(index), after)
+    }
+
+    /// Every chain of slot `index`.
+    pub(super) fn all_chains(&self, index: u32) -> Vec<ChainId> {
+        let slot = &self.table[index];
+        let mut chains: Vec<_> =
+            self.topics.of(self.table, index).map(|id| self.topics.chain(id)).chain([EVERYBODY]).collect();
+        if slot.user != NONE {
+            chains.extend(self.user_chains.get(self.users.text(slot.user)));
+        }
+        chains.extend(self.connection_chains.get(&index));
+        chains
+    }
+}
