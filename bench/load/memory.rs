@@ -77,13 +77,15 @@ pub struct Slab {
     pub pages: u64,
     /// Bytes of live objects by cache, without `NOT_OF_CONNECTIONS`.
     pub live: BTreeMap<String, u64>,
+    /// Bytes of one object of each.
+    pub object_bytes: BTreeMap<String, u64>,
 }
 
 /// The kernel's objects now, from `/proc/slabinfo`. Errors: not root.
 pub fn slab() -> Outcome<Slab> {
     let text = fs::read_to_string("/proc/slabinfo")
         .map_err(|error| format!("/proc/slabinfo: {error} (root only)"))?;
-    let mut live = BTreeMap::new();
+    let (mut live, mut object_bytes) = (BTreeMap::new(), BTreeMap::new());
     for line in text.lines().skip(2) {
         let mut columns = line.split_whitespace();
         let (Some(name), Some(active), _, Some(size)) =
@@ -92,10 +94,12 @@ pub fn slab() -> Outcome<Slab> {
             continue;
         };
         if !NOT_OF_CONNECTIONS.iter().any(|prefix| name.starts_with(prefix)) {
-            live.insert(name.to_owned(), active.parse::<u64>()? * size.parse::<u64>()?);
+            let size: u64 = size.parse()?;
+            live.insert(name.to_owned(), active.parse::<u64>()? * size);
+            object_bytes.insert(name.to_owned(), size);
         }
     }
-    Ok(Slab { pages: field_bytes(&fs::read_to_string("/proc/meminfo")?, "Slab:")?, live })
+    Ok(Slab { pages: field_bytes(&fs::read_to_string("/proc/meminfo")?, "Slab:")?, live, object_bytes })
 }
 
 impl Slab {

@@ -8,8 +8,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::Shard;
-use super::conn::Replay;
-use super::conn::{State, flag};
+use super::conn::{Replay, State, flag};
 use super::ending::Answer;
 use super::mailbox::{Happening, event_mask};
 use super::opening::Resume;
@@ -26,8 +25,6 @@ use crate::wire::websocket::{self, Decoder, Event};
 const AREA_BYTES: usize = 128 * 1024;
 /// Receives in one batch.
 const SLICES: usize = 64;
-/// Bytes of replies that may wait for one client before it is held to be slow.
-const OUTBOX_BYTES_MAX: usize = 64 * 1024;
 
 const _: () = assert!(SLICES <= BATCH_MAX);
 
@@ -220,8 +217,9 @@ impl Shard {
     fn still_heard(&mut self, index: u32) -> Heard {
         let waiting = self.table[index].rare.as_ref().map_or(0, |rare| rare.outbox_bytes);
         let echo = self.table[index].transport == Transport::WebSocketEcho;
-        if waiting > OUTBOX_BYTES_MAX && self.table[index].is(flag::BLOCKED) && !echo {
-            let why = format_args!("{waiting} bytes of replies unread, at most {OUTBOX_BYTES_MAX} may wait");
+        let limit = self.settings.lag_bytes_max;
+        if waiting > limit && self.table[index].is(flag::BLOCKED) && !echo {
+            let why = format_args!("{waiting} bytes of replies unread, limits.send_backlog_bytes is {limit}");
             self.close_slow(index, why);
         }
         if self.table[index].state == State::Open { Heard::Goes } else { Heard::Ended }

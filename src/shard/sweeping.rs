@@ -96,7 +96,9 @@ impl Shard {
         let odd = if period % 2 == 1 { flag::ODD_PERIOD } else { 0 };
         let new_period = slot.flags & flag::ODD_PERIOD != odd;
         slot.flags = slot.flags & !flag::ODD_PERIOD | odd;
-        if slot.is(flag::PINGED) && (new_period || since_ticks >= self.settings.pong_ticks) {
+        // A ping that is still to go out cannot have been missed.
+        let waiting = slot.is(flag::PINGED) && !slot.is(flag::PING_DUE);
+        if waiting && (new_period || since_ticks >= self.settings.pong_ticks) {
             let answer =
                 Answer::Close { code: Some(code::HEARTBEAT_MISSED), reason: "heartbeat missed".into() };
             return self.finish(index, CloseReason::HeartbeatMissed, answer);
