@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use corecast::ring::{BATCH_MAX, Ring};
+use corecast::shard::listener::SEGMENT_BYTES_MAX;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
@@ -185,6 +186,8 @@ fn listen() -> Outcome<(OwnedFd, SocketAddr)> {
         rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_send_buffer_size(&listener, SOCKET_SEND_BYTES)?;
     sockopt::set_tcp_nodelay(&listener, true)?;
+    sockopt::set_socket_keepalive(&listener, true)?;
+    socket2::SockRef::from(&listener).set_tcp_mss(SEGMENT_BYTES_MAX)?;
     rustix::net::bind(&listener, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     rustix::net::listen(&listener, BACKLOG)?;
     let address = rustix::net::getsockname(&listener)?.try_into()?;

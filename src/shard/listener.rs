@@ -10,7 +10,7 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 /// TCP_MAXSEG, the largest there is. Only loopback (MSS 65,483) is above it: there a send buffer of 32 KiB
 /// never fills two segments, so that the peer delays its ACK by 40 ms for each buffer full. Measured with
 /// 20 MiB through `/echo`: 11.9 s without, 0.12 s with; a broadcast costs the same.
-const SEGMENT_BYTES_MAX: u32 = 32 * 1024 - 1;
+pub const SEGMENT_BYTES_MAX: u32 = 32 * 1024 - 1;
 
 /// One listener of one shard.
 #[derive(Debug)]
