@@ -8,6 +8,7 @@ use super::ending::Answer;
 use super::mailbox::{Letter, Presence, Reply, Report, Request, TopicCount};
 use super::opening::transport_name;
 use super::tape::{ChainId, EVERYBODY, Owner};
+use super::topics::Topics;
 use crate::message::{ConnId, Message, Target, Topic, UserId};
 use crate::ring::Token;
 use crate::stats::{CloseReason, ShardStats};
@@ -78,23 +79,12 @@ impl Shard {
     fn deliver_to_topic(&mut self, topic: &Topic, message: &Arc<Message>) -> u32 {
         let id = self.topics.intern(topic, &mut self.tape);
         self.append(self.topics.chain(id), message);
-        let Self { topics, table, marked, .. } = self;
-        let mut hand = Hand { table, marked, seq: message.seq, reached: 0, behind: Vec::new() };
-        topics.members(id).iter().for_each(|&index| hand.to(index));
-        let Hand { reached, behind, .. } = hand;
-        self.count_lag(&behind, message);
-        reached
+        self.hand(message, |hand, topics| topics.members(id).iter().for_each(|&index| hand.to(index)))
     }
 
     fn deliver_to_all(&mut self, message: &Arc<Message>) -> u32 {
         self.append(EVERYBODY, message);
-        let Self { table, marked, .. } = self;
-        let slots = table.slots();
-        let mut hand = Hand { table, marked, seq: message.seq, reached: 0, behind: Vec::new() };
-        (0..slots).for_each(|index| hand.to(index));
-        let Hand { reached, behind, .. } = hand;
-        self.count_lag(&behind, message);
-        reached
+        self.hand(message, |hand, _| (0..hand.table.slots()).for_each(|index| hand.to(index)))
     }
 
     fn deliver_to_user(&mut self, user: &UserId, message: &Arc<Message>) -> u32 {
@@ -109,15 +99,12 @@ impl Shard {
         self.append(chain, message);
         self.user_seq = message.seq;
         let mut index = self.users.first(&self.table, user.as_str());
-        let Self { table, marked, .. } = self;
-        let mut hand = Hand { table, marked, seq: message.seq, reached: 0, behind: Vec::new() };
-        while index != NONE {
-            hand.to(index);
-            index = hand.table[index].next;
-        }
-        let Hand { reached, behind, .. } = hand;
-        self.count_lag(&behind, message);
-        reached
+        self.hand(message, |hand, _| {
+            while index != NONE {
+                hand.to(index);
+                index = hand.table[index].next;
+            }
+        })
     }
 
     fn deliver_to_connection(&mut self, connection: ConnId, message: &Arc<Message>) -> u32 {
@@ -130,9 +117,14 @@ impl Shard {
             *self.connection_chains.entry(index).or_insert_with(|| tape.open_chain(Owner::Connection(index)));
         self.table[index].set(flag::ADDRESSED);
         self.append(chain, message);
-        let Self { table, marked, .. } = self;
+        self.hand(message, |hand, _| hand.to(index))
+    }
+
+    /// Hands the message to those that `give` names; gives how many there were.
+    fn hand(&mut self, message: &Message, give: impl FnOnce(&mut Hand<'_>, &Topics)) -> u32 {
+        let Self { topics, table, marked, .. } = self;
         let mut hand = Hand { table, marked, seq: message.seq, reached: 0, behind: Vec::new() };
-        hand.to(index);
+        give(&mut hand, topics);
         let Hand { reached, behind, .. } = hand;
         self.count_lag(&behind, message);
         reached
