@@ -1,10 +1,10 @@
 //! Connections in: accepted and upgraded per second, against a bare accept loop.
 
-use crate::load::Outcome;
-use crate::load::baseline::Baseline;
-use crate::load::process::{Gateway, Settings};
-use crate::load::receiver::Receiver;
-use crate::load::websocket::Upgrade;
+use crate::rig::Outcome;
+use crate::rig::baseline::Baseline;
+use crate::rig::process::{Gateway, Settings};
+use crate::rig::receiver::Receiver;
+use crate::rig::websocket::Upgrade;
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const CONNECTIONS: u32 = 10_000;

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use corecast::client::Client;
 use corecast::message::{Name, Target};
 
-use crate::load::baseline::{Baseline, Way};
-use crate::load::process::{Gateway, Settings};
-use crate::load::pusher::{Pace, Pushed, name, push, push_all};
-use crate::load::receiver::Receiver;
-use crate::load::websocket::{Upgrade, user};
-use crate::load::{Outcome, cpu};
+use crate::rig::baseline::{Baseline, Way};
+use crate::rig::process::{Gateway, Settings};
+use crate::rig::pusher::{Pace, Pushed, name, push, push_all};
+use crate::rig::receiver::Receiver;
+use crate::rig::websocket::{Upgrade, user};
+use crate::rig::{Outcome, cpu};
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const SUBSCRIBERS: u32 = 10_000;

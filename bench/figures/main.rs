@@ -1,17 +1,15 @@
 //! Measures what the gateway promises, each figure beside its goal and limit: `bench/run --help`.
 //!
 //! A driver: it starts the gateway, the bare baseline and the receivers as processes of their own
-//! (`load`), lets them work in pairs, and prints ratios of the same run. `bench/README.md` says how each
+//! (`rig`), lets them work in pairs, and prints ratios of the same run. `bench/README.md` says how each
 //! figure is measured and how to read it. One module per way of measuring: `space` (memory),
 //! `delivery` (pushes out), `arrival` (connections in), `waiting` (latency and rest), `allocations` (a shard's
 //! heap).
 
-#[path = "../load/mod.rs"]
-mod load;
-
 mod allocations;
 mod arrival;
 mod delivery;
+mod rig;
 mod space;
 mod table;
 mod waiting;
@@ -21,8 +19,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
-use load::Outcome;
-use load::process::{Role, raise_descriptor_limit};
+use rig::Outcome;
+use rig::process::{Role, raise_descriptor_limit};
 use table::{Reading, Verdict};
 
 /// Measures what the gateway promises, beside goals and limits.

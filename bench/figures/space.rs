@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::load::baseline::Baseline;
-use crate::load::memory::{Resident, Slab, resident, settled, slab};
-use crate::load::process::{Gateway, Settings};
-use crate::load::receiver::Receiver;
-use crate::load::websocket::Upgrade;
-use crate::load::{Outcome, memory};
+use crate::rig::baseline::Baseline;
+use crate::rig::memory::{Resident, Slab, resident, settled, slab};
+use crate::rig::process::{Gateway, Settings};
+use crate::rig::receiver::Receiver;
+use crate::rig::websocket::Upgrade;
+use crate::rig::{Outcome, memory};
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const CONNECTIONS: u32 = 15_000;

@@ -9,11 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use corecast::message::Target;
 
-use crate::load::process::{Gateway, Settings};
-use crate::load::pusher::{name, push};
-use crate::load::receiver::Receiver;
-use crate::load::websocket::{Arrived, Frames, Upgrade, accepted, user};
-use crate::load::{Outcome, cpu};
+use crate::rig::process::{Gateway, Settings};
+use crate::rig::pusher::{name, push};
+use crate::rig::receiver::Receiver;
+use crate::rig::websocket::{Arrived, Frames, Upgrade, accepted, user};
+use crate::rig::{Outcome, cpu};
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const PUSHES: usize = 2000;
