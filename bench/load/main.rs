@@ -24,5 +24,6 @@ mod arguments;
 mod plan;
 mod record;
 mod report;
+mod wire;
 
 fn main() {}
