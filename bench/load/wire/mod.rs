@@ -5,6 +5,8 @@
 //! keeps nothing, and one in the middle of something keeps that part only. `http::Chunks` is the one
 //! exception, 16 bytes. What is decoded borrows from the input. The same input split anywhere gives the same.
 
+pub mod event_stream;
 pub mod http;
+pub mod long_poll;
 pub mod stamp;
 pub mod websocket;

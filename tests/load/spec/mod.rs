@@ -5,7 +5,9 @@ use std::fmt::Debug;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+mod event_stream;
 mod http;
+mod long_poll;
 mod stamp;
 mod websocket;
 
