@@ -74,15 +74,8 @@ pub fn decode<'a>(body: &'a [u8], next_pointer: &str) -> Answer<'a> {
 fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     let json = value.get();
     match json.as_bytes()[0] {
-        b'"' => {
-            let plain = json[1..json.len() - 1].as_bytes();
-            let is_plain = !plain.contains(&b'\\');
-            if is_plain {
-                Some(Cow::Borrowed(&json[1..json.len() - 1]))
-            } else {
-                serde_json::from_str(json).ok()
-            }
-        }
+        b'"' if !json.contains('\\') => Some(Cow::Borrowed(&json[1..json.len() - 1])),
+        b'"' => serde_json::from_str(json).ok(),
         b'-' | b'0'..=b'9' => Some(Cow::Borrowed(json)),
         _ => None,
     }
