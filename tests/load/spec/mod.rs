@@ -9,6 +9,8 @@ mod event_stream;
 mod http;
 mod long_poll;
 mod stamp;
+mod template;
+mod variables;
 mod websocket;
 
 /// What a decoder that is fed in pieces has come to: what it told, and the error it ended with.
