@@ -24,5 +24,7 @@ mod arguments;
 mod plan;
 mod record;
 mod report;
+mod request;
+mod wire;
 
 fn main() {}

@@ -1,0 +1,4 @@
+//! What is sent, and what must come back: texts with variables, targets, cURL, checks. No socket, no clock.
+
+pub mod template;
+pub mod variables;
