@@ -7,8 +7,10 @@
 pub mod advice;
 pub mod file;
 pub mod host;
+pub mod progress;
 #[cfg(test)]
 mod sample;
+pub mod summary;
 pub mod text;
 pub mod verdict;
 
