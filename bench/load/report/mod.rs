@@ -5,6 +5,7 @@
 //! `advice` (what to do about errors), `host` (what this host must have), `verdict` (the exit status).
 
 pub mod advice;
+pub mod compare;
 pub mod file;
 pub mod host;
 pub mod progress;
