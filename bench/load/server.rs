@@ -20,7 +20,7 @@ impl Server {
     /// Reads what it costs before the first connection. Errors: no such process, or not ours to read.
     pub fn watch(pid: u32) -> Result<Self, Failure> {
         let system_pid = Pid::from_u32(pid);
-        let mut system = System::new();
+        let mut system = System::new()?;
         let kind = ProcessRefreshKind::nothing();
         system.refresh_processes_specifics(ProcessesToUpdate::Some(&[system_pid]), true, kind);
         let process = system.process(system_pid);
@@ -86,15 +86,15 @@ fn slab_bytes() -> Option<u64> {
 }
 
 /// The machine that this is.
-pub fn machine() -> Machine {
-    let mut system = System::new();
+pub fn machine() -> Result<Machine, Failure> {
+    let mut system = System::new()?;
     system.refresh_memory();
     system.refresh_cpu_all();
     let processor = system.cpus().first().map(|cpu| cpu.brand().trim().to_owned());
-    Machine {
+    Ok(Machine {
         kernel: System::kernel_version().unwrap_or_default(),
         processor: processor.unwrap_or_default(),
         cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
         memory_bytes: system.total_memory(),
-    }
+    })
 }

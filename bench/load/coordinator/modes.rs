@@ -14,7 +14,8 @@ use crate::record::Timed;
 use crate::report::Publisher;
 use crate::report::progress::Goal;
 use crate::request::curl;
-use crate::request::template::{Template, Values};
+use crate::request::template::Template;
+use crate::request::values::Values;
 use crate::wire::stamp;
 use crate::{Failure, cpu};
 
@@ -267,8 +268,9 @@ fn curl_target(text: &str, arguments: &RequestMode) -> Result<Target, Failure> {
     for warning in &pasted.warnings {
         eprintln!("corecast-bench: --curl: {warning}");
     }
+    let url = super::scenario::url(&pasted.url)?;
     let mut target =
-        super::scenario::target(&pasted.url, Some(Transport::Http), &pasted.method, 1, &arguments.place)?;
+        super::scenario::target(url, Some(Transport::Http), &pasted.method, 1, &arguments.place)?;
     target.headers = pasted.headers.into_iter().chain(target.headers).collect();
     target.body = pasted.body;
     Ok(target)
@@ -387,7 +389,7 @@ pub fn chat(arguments: &Chat) -> Result<u8, Failure> {
 /// Who sends to whom: the first `senders` connections send, spread evenly over all.
 fn routes(arguments: &Chat, senders: u32, connections: u32) -> Result<Vec<ChatRoute>, Failure> {
     let to = Template::parse(&arguments.to).map_err(|error| usage(&error.to_string()))?;
-    let of = |number: u32, group: u32| to.render(&Values { number, group, ..Values::default() });
+    let of = |number: u32, group: u32| Values { number, group, ..Values::default() }.render(&to);
     let groups = arguments.groups.max(1);
     let route = |publisher: u32| {
         let sender = (u64::from(publisher) * u64::from(connections) / u64::from(senders)) as u32;

@@ -16,10 +16,11 @@ use corecast::client::Client;
 use corecast::control::command::{Answer, Command as Request, CommandError, ErrorCode, Push};
 use corecast::message::{Kind, Name, Target as PushTarget};
 
-use crate::arguments::{PublishBy, Publishing, Rate};
+use crate::arguments::{PublishBy, Publishing, Rate, Where};
 use crate::plan::Target;
 use crate::report::Publisher;
-use crate::request::template::{Template, Values};
+use crate::request::template::Template;
+use crate::request::values::Values;
 use crate::wire::http;
 use crate::wire::stamp::{self, Stamp};
 use crate::{Failure, cpu, failure};
@@ -109,7 +110,7 @@ pub fn run(job: &Job, way: &mut dyn Way, go: &Receiver<()>) -> Result<Published,
             vec![b'x'; job.payload_bytes]
         };
         tally.late_us_max = tally.late_us_max.max(cpu::now_ns().saturating_sub(due_ns) as f64 / 1000.0);
-        let name = job.user.render(&Values { number: user, ..Values::default() });
+        let name = Values { number: user, ..Values::default() }.render(&job.user);
         way.publish(&name, payload, &mut tally)?;
         if job.rate == Rate::Lockstep {
             way.settle(&mut tally)?;
@@ -207,8 +208,8 @@ struct Http {
 
 impl Http {
     fn new(publishing: &Publishing) -> Result<Self, Failure> {
-        let url = publishing.publish_url.as_deref().unwrap_or_default();
-        let place = super::scenario::nowhere(&publishing.publish_headers);
+        let url = super::scenario::url(publishing.publish_url.as_deref().unwrap_or_default())?;
+        let place = Where { headers: publishing.publish_headers.clone(), ..Where::default() };
         let method = &publishing.publish_method;
         let target = super::scenario::target(url, Some(crate::plan::Transport::Http), method, 1, &place)?;
         let path = Template::parse(&target.path)?;
@@ -270,9 +271,9 @@ impl Way for Http {
     fn publish(&mut self, user: &str, payload: Vec<u8>, tally: &mut Publisher) -> Result<(), Failure> {
         let payload = String::from_utf8_lossy(&payload);
         let values = Values { payload: &payload, user: Some(user), ..Values::default() };
-        let headers = self.target.headers.iter().map(|(name, value)| (name.as_str(), value.clone()));
-        let headers: Vec<_> = headers.collect();
-        let (path, body) = (self.path.render(&values), self.body.render(&values));
+        let lines = self.target.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        let headers: String = lines.collect();
+        let (path, body) = (values.render(&self.path), values.render(&self.body));
         let Target { method, host, .. } = &self.target;
         let request = http::request(method, &path, host, &headers, Some(body.as_bytes()), false);
         let kept = self.stream.is_some();
@@ -314,7 +315,7 @@ impl Way for Shell {
     fn publish(&mut self, user: &str, payload: Vec<u8>, tally: &mut Publisher) -> Result<(), Failure> {
         let payload = String::from_utf8_lossy(&payload);
         let values = Values { payload: &payload, user: Some(user), ..Values::default() };
-        let command = self.command.render(&values);
+        let command = values.render(&self.command);
         let output =
             Command::new("sh").arg("-c").arg(&command).stdin(Stdio::null()).stdout(Stdio::null()).output()?;
         if output.status.success() {

@@ -8,8 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use crate::arguments::{Opening, Where};
 use crate::failure::{Unreachable, Usage};
 use crate::plan::{BackOff, Plan, Ramp, Target, Transport, Work};
-use crate::request::targets::{self, Url};
-use crate::request::template::{self, Template};
+use crate::request::targets::{self, Scheme, Url};
+use crate::request::template::Template;
+use crate::request::values::is_known;
 use crate::request::variables::Variables;
 use crate::request::verify::Checks;
 use crate::{Failure, cpu};
@@ -46,7 +47,7 @@ impl Scenario {
         if shares > 1000 {
             return Err(usage("the shares of --behaviour add up to more than 100 %"));
         }
-        let variables = place.csv.as_deref().map(Variables::read).transpose();
+        let variables = place.csv.as_deref().map(Variables::open).transpose();
         let variables = variables.map_err(|error| usage(&error.to_string()))?;
         for text in targets.iter().flat_map(texts) {
             known(text, variables.as_ref())?;
@@ -114,7 +115,7 @@ impl Scenario {
 
     /// Tries what the workers will have to parse. Errors: `Usage`.
     pub fn check(&self, place: &Where) -> Result<(), Failure> {
-        let variables = place.csv.as_deref().map(Variables::read).transpose()?;
+        let variables = place.csv.as_deref().map(Variables::open).transpose()?;
         Checks::compile(&self.plan.checks).map_err(|error| usage(&error.to_string()))?;
         match &self.plan.work {
             Work::Hold => Ok(()),
@@ -150,8 +151,7 @@ fn texts(target: &Target) -> impl Iterator<Item = &String> {
 pub fn known(text: &str, variables: Option<&Variables>) -> Result<(), Failure> {
     let template = Template::parse(text).map_err(|error| usage(&error.to_string()))?;
     for name in template.names() {
-        let column = variables.is_some_and(|variables| variables.has(name));
-        if !column && !template::is_builtin(name) {
+        if !is_known(name, variables) {
             return Err(usage(&format!("nothing is called {{{{{name}}}}} in {text:?}: it is no column of --csv")));
         }
     }
@@ -162,11 +162,14 @@ fn targets_of(place: &Where) -> Result<Vec<Target>, Failure> {
     if let Some(path) = &place.targets {
         let text = std::fs::read_to_string(path)
             .map_err(|error| usage(&format!("{}: {error}", path.display())))?;
-        let lines = targets::parse(&text).map_err(|error| usage(&format!("{}: {error}", path.display())))?;
-        let line = |line: targets::Line| target(&line.url, None, &line.method, line.weight, place);
+        let lines = targets::parse(&path.display().to_string(), &text);
+        let lines = lines.map_err(|error| usage(&error.to_string()))?;
+        let line = |line: targets::Line| {
+            target(line.url, None, line.method.as_deref().unwrap_or("GET"), line.weight, place)
+        };
         return lines.into_iter().map(line).collect();
     }
-    let url = place.url.as_deref().unwrap_or_default();
+    let url = url(place.url.as_deref().unwrap_or_default())?;
     let Some(mix) = &place.mix else {
         return Ok(vec![target(url, place.transport, "GET", 1, place)?]);
     };
@@ -177,7 +180,7 @@ fn targets_of(place: &Where) -> Result<Vec<Target>, Failure> {
             Transport::LongPoll => &place.poll_path,
             Transport::Http | Transport::Tcp => return Err(usage("--mix takes ws, sse and poll")),
         };
-        let mut target = target(url, Some(transport), "GET", weight, place)?;
+        let mut target = target(url.clone(), Some(transport), "GET", weight, place)?;
         let query = target.path.split_once('?').map(|(_, query)| format!("?{query}")).unwrap_or_default();
         target.path = format!("{path}{query}");
         Ok(target)
@@ -185,15 +188,19 @@ fn targets_of(place: &Where) -> Result<Vec<Target>, Failure> {
     mix.0.iter().filter(|(_, weight)| *weight > 0).map(of_mix).collect()
 }
 
-/// One target. Errors: `Usage` for what is no URL or header, `Unreachable` for a host without an address.
+/// Errors: `Usage` for what is no URL.
+pub fn url(text: &str) -> Result<Url, Failure> {
+    targets::parse_url(text).map_err(|error| usage(&error.to_string()))
+}
+
+/// One target. Errors: `Usage` for what is no header, `Unreachable` for a host without an address.
 pub fn target(
-    url: &str,
+    url: Url,
     transport: Option<Transport>,
     method: &str,
     weight: u32,
     place: &Where,
 ) -> Result<Target, Failure> {
-    let url: Url = targets::parse_url(url).map_err(|error| usage(&error.to_string()))?;
     let header = |header: &String| {
         let (name, value) = header.split_once(':').ok_or_else(|| usage(&format!("{header:?} is no header")))?;
         Ok((name.trim().to_owned(), value.trim().to_owned()))
@@ -203,8 +210,8 @@ pub fn target(
     Ok(Target {
         transport,
         address,
-        host: if url.port == 80 { url.host.clone() } else { format!("{}:{}", url.host, url.port) },
-        path: url.target.clone(),
+        host: url.host_header(),
+        path: url.path,
         method: method.to_owned(),
         headers: place.headers.iter().map(header).collect::<Result<_, Failure>>()?,
         body: None,
@@ -216,9 +223,9 @@ pub fn target(
 }
 
 fn transport_of(url: &Url) -> Transport {
-    let path = url.target.split('?').next().unwrap_or_default();
-    match (url.scheme.as_str(), path.rsplit('/').next()) {
-        ("ws", _) => Transport::WebSocket,
+    let path = url.path.split('?').next().unwrap_or_default();
+    match (url.scheme, path.rsplit('/').next()) {
+        (Scheme::Ws, _) => Transport::WebSocket,
         (_, Some("sse")) => Transport::EventStream,
         (_, Some("poll")) => Transport::LongPoll,
         _ => Transport::Http,

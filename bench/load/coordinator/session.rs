@@ -12,7 +12,7 @@ use super::scenario::Scenario;
 use crate::arguments::Output;
 use crate::failure::Unreachable;
 use crate::plan::{Expected, News, Order, Transport};
-use crate::record::{Error, Outcome, Timed};
+use crate::record::{Counts, Error, Outcome, Timed};
 use crate::report::progress::{Goal, Progress};
 use crate::report::{self, Publisher, Report, host, summary, verdict};
 use crate::server::{self, Server};
@@ -39,6 +39,8 @@ pub struct Session {
     opened: u64,
     connect_s: f64,
     rates: Vec<(&'static str, f64)>,
+    /// Deliveries that have to arrive in all, and how many of what was counted those are.
+    expected: Option<(u64, Box<dyn Fn(&Counts) -> u64>)>,
 }
 
 impl Session {
@@ -74,6 +76,7 @@ impl Session {
             opened: 0,
             connect_s: 0.0,
             rates: Vec::new(),
+            expected: None,
         })
     }
 
@@ -200,6 +203,11 @@ impl Session {
         Ok(())
     }
 
+    /// What is missing at the end of `deliveries` is lost, however it was numbered.
+    pub fn expect_deliveries(&mut self, deliveries: u64, heard: impl Fn(&Counts) -> u64 + 'static) {
+        self.expected = Some((deliveries, Box::new(heard)));
+    }
+
     /// Notes a rate for the report.
     pub fn rate(&mut self, name: &'static str, value: f64) {
         self.rates.push((name, value));
@@ -241,7 +249,10 @@ impl Session {
             self.progress.second(second, Some(self.latency));
         }
         self.progress.finish();
-        let report = self.report(open, publisher);
+        if let Some((deliveries, heard)) = &self.expected {
+            self.ledger.totals.lost = deliveries.saturating_sub(heard(&self.ledger.totals));
+        }
+        let report = self.report(open, publisher)?;
         self.crew.stop()?;
         if let Some(path) = &self.output.json {
             report::file::write(path, &report)
@@ -258,18 +269,18 @@ impl Session {
         Ok(report.verdict.exit_status)
     }
 
-    fn report(&self, open: u64, publisher: Option<Publisher>) -> Report {
+    fn report(&self, open: u64, publisher: Option<Publisher>) -> Result<Report, Failure> {
         let ledger = &self.ledger;
         let unix = self.started_unix.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let arguments: Vec<String> = std::env::args().skip(1).collect();
-        Report {
+        Ok(Report {
             format: report::FORMAT,
             tool: concat!("corecast-bench ", env!("CARGO_PKG_VERSION")).to_owned(),
             command: format!("corecast-bench {}", shell_words(&arguments)),
             mode: self.mode.to_owned(),
             started_unix_ms: unix.as_millis() as u64,
             elapsed_s: ledger.elapsed_s(cpu::now_ns()),
-            machine: server::machine(),
+            machine: server::machine()?,
             phases: ledger.phases(),
             seconds: ledger.seconds.clone(),
             totals: ledger.totals,
@@ -281,7 +292,7 @@ impl Session {
             publisher,
             server: self.server.as_ref().map(Server::cost),
             tool_cost: ledger.tool_cost(self.opened),
-        }
+        })
     }
 }
 

@@ -4,7 +4,9 @@
 //! little more than the file.
 
 use std::fmt;
+use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 
 use csv::{ErrorKind, ReaderBuilder, StringRecord, Trim};
 
@@ -42,6 +44,15 @@ impl fmt::Display for BadVariables {
 }
 
 impl Variables {
+    /// Reads a file. Errors: as `read`.
+    pub fn open(path: &Path) -> Result<Self, BadVariables> {
+        let name = path.display().to_string();
+        match File::open(path) {
+            Ok(file) => Self::read(&name, file),
+            Err(error) => Err(BadVariables { file: name, line: None, why: error.to_string() }),
+        }
+    }
+
     /// Reads all of `input`; `file` is its name in errors.
     ///
     /// Errors: it cannot be read, is not UTF-8, has no rows, rows of different lengths, or a name that is

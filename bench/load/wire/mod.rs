@@ -10,3 +10,5 @@ pub mod http;
 pub mod long_poll;
 pub mod stamp;
 pub mod websocket;
+
+impl std::error::Error for http::BadHead {}

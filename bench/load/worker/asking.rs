@@ -11,7 +11,7 @@ use super::timers::Due;
 use crate::cpu;
 use crate::plan::{Behaviour, ChatRoute, Pace, Transport, Work};
 use crate::record::{Error, Timed};
-use crate::request::template::Values;
+use crate::request::values::Values;
 use crate::request::verify::Failed;
 use crate::wire::stamp::{self, Stamp};
 
@@ -176,7 +176,7 @@ impl Worker {
             let request = aim.request(&values);
             self.write(index, &request);
         } else if let Some(message) = &self.scene.message {
-            let message = message.render(&values);
+            let message = values.render(message);
             self.send_message(index, message.as_bytes(), binary);
         }
     }
@@ -244,7 +244,7 @@ impl Worker {
         let payload = String::from_utf8_lossy(&payload);
         if let Some(message) = &self.scene.message {
             let values = Values { payload: &payload, to: &to, ..self.values(&self.slots[index]) };
-            let message = message.render(&values);
+            let message = values.render(message);
             self.send_message(index, message.as_bytes(), false);
             self.tally.counts.sent += 1;
         }

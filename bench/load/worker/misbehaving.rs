@@ -1,9 +1,9 @@
 //! Clients that a server must survive: each step of each behaviour.
 
 use super::slots::State;
-use super::{SECOND_NS, Worker};
+use super::{MASK, SECOND_NS, Worker};
 use crate::plan::Behaviour;
-use crate::wire::websocket;
+use crate::wire::websocket::{self, Opcode};
 
 /// What a slow reader takes at a time, ten times a second.
 const SIP_BYTES: usize = 1024;
@@ -75,10 +75,10 @@ impl Worker {
     fn fragment(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         // The first begins a text message, the others go on with it. `seq` tells which it is.
-        let opcode = if slot.seq == 0 { websocket::TEXT } else { websocket::CONTINUATION };
+        let first = slot.seq == 0;
         slot.seq = 1;
         let mut frame = Vec::new();
-        websocket::fragment(&mut frame, opcode, b"and so on, ");
+        websocket::fragment(&mut frame, first, b"and so on, ", MASK);
         self.write(index, &frame);
         if self.slots[index].socket.is_some() {
             self.misbehave_in(index, FRAGMENT_PAUSE_NS);
@@ -88,7 +88,7 @@ impl Worker {
     fn flood(&mut self, index: usize) {
         let mut pings = Vec::with_capacity(FLOOD * 8);
         for _ in 0..FLOOD {
-            websocket::frame(&mut pings, websocket::PING, b"??");
+            websocket::frame(&mut pings, Opcode::Ping, b"??", MASK);
         }
         // Only while the socket takes them: what piles up here would be our own memory.
         let waits = self.slots[index].rare.as_ref().is_some_and(|rare| !rare.unsent.is_empty());

@@ -32,10 +32,14 @@ use crate::record::{Error, Timed};
 use crate::{Failure, cpu, memory};
 use scene::Scene;
 use slots::{NOBODY, Slot, State, flag};
+pub use scene::Random;
 use tally::Tally;
 use timers::{Due, Timers};
 
 const BUFFER_BYTES: usize = 256 * 1024;
+/// RFC 6455 5.3 wants a fresh key for every frame, against scripts that could choose what proxies see; what
+/// a load generator sends is no secret and chosen by nobody else.
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const EVENTS_MAX: usize = 1024;
 /// Marks the coordinator among the epoll data, which else are slot numbers.
 const ORDERS: u64 = u64::MAX;
@@ -85,7 +89,7 @@ struct Worker {
     asking: asking::Asking,
     storm: Option<storms::Storm>,
     awaited: VecDeque<u64>,
-    random: scene::Random,
+    random: Random,
     tally: Tally,
     next_second_ns: u64,
     next_sweep_ns: u64,
@@ -120,7 +124,7 @@ impl Worker {
             asking: asking::Asking::default(),
             storm: None,
             awaited: VecDeque::new(),
-            random: scene::Random::new(u64::from(number) + 1),
+            random: Random::new(u64::from(number) + 1),
             tally: Tally::new(number, now_ns),
             next_second_ns: next_second(now_ns),
             next_sweep_ns: now_ns + SWEEP_NS,
@@ -308,12 +312,17 @@ impl Worker {
             self.tell_delta()?;
             self.tell(&News::WorkDone { at_ns: self.now_ns })?;
         }
-        while self.awaited.front().is_some_and(|&messages| self.tally.counts.messages >= messages) {
+        while self.awaited.front().is_some_and(|&messages| self.heard() >= messages) {
             self.awaited.pop_front();
             let counts = Box::new(self.tally.counts);
             self.tell(&News::Received { counts, at_ns: cpu::now_ns() })?;
         }
         Ok(())
+    }
+
+    /// Messages that came for the first time.
+    fn heard(&self) -> u64 {
+        self.tally.counts.messages - self.tally.counts.duplicated
     }
 
     /// Ends a connection from our side: because of `error`, or because that is what was wanted.

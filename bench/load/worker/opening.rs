@@ -10,11 +10,12 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use super::scene::{Aim, Scene};
 use super::slots::{Slot, State, flag};
 use super::timers::Due;
-use super::{SECOND_NS, Worker};
+use super::{MASK, SECOND_NS, Worker};
 use crate::plan::{Behaviour, News, Plan, Ramp, Transport, Work};
 use crate::record::{Error, Timed};
 use crate::request::targets;
-use crate::request::template::Values;
+use crate::request::values::Values;
+use crate::wire::websocket::Opcode;
 use crate::wire::{http, websocket};
 use crate::{Failure, cpu};
 
@@ -66,13 +67,14 @@ impl Worker {
         let under_way = self.scene.under_way;
         let first = if self.slots.is_empty() { plan.first } else { self.scene.first };
         self.scene = Scene { under_way, first, ..Scene::new(&plan)? };
-        self.random = super::scene::Random::new(plan.seed ^ u64::from(plan.first) << 32);
+        self.random = super::Random::new(plan.seed ^ u64::from(plan.first) << 32);
         let (before, count) = (self.slots.len(), plan.count as usize);
         // Exactly: a vector that doubles holds twice what it needs.
         self.slots.reserve_exact(count);
+        let weights: Vec<u32> = self.scene.aims.iter().map(|aim| aim.weight).collect();
         for number in (0..plan.count).map(|number| plan.first + number) {
             let mut slot = Slot::new(number);
-            slot.target = targets::pick(self.scene.aims.iter().map(|aim| aim.weight), number) as u16;
+            slot.target = targets::pick(&weights, number) as u16;
             slot.behaviour = self.scene.behaviour(number);
             self.slots.push(slot);
         }
@@ -211,7 +213,7 @@ impl Worker {
         let slot = &self.slots[index];
         let aim = &self.scene.aims[usize::from(slot.target)];
         let values = self.values(slot);
-        let mut path = aim.path.render(&values);
+        let mut path = values.render(&aim.path);
         if aim.transport == Transport::LongPoll
             && let Some(next) = &slot.next
             && !aim.path.names().any(|name| name == "next")
@@ -220,18 +222,17 @@ impl Worker {
             path.push_str("since=");
             path.push_str(next);
         }
-        let headers = aim.headers.iter().map(|(name, value)| (name.as_str(), value.render(&values)));
-        let headers: Vec<(&str, String)> = headers.collect();
+        let headers = aim.headers.iter().map(|(name, value)| (name.as_str(), values.render(value)));
+        let mut lines = lines(headers);
         match aim.transport {
             Transport::WebSocket => {
-                websocket::request(&aim.host, &path, &headers, aim.subprotocol.as_deref())
+                websocket::request(&aim.host, &path, &lines, aim.subprotocol.as_deref())
             }
             Transport::EventStream => {
-                let accept = [("Accept", "text/event-stream".to_owned())];
-                let headers: Vec<_> = accept.into_iter().chain(headers).collect();
-                http::request("GET", &path, &aim.host, &headers, None, false)
+                lines.push_str("Accept: text/event-stream\r\n");
+                http::request("GET", &path, &aim.host, &lines, None, false)
             }
-            Transport::LongPoll => http::request("GET", &path, &aim.host, &headers, None, false),
+            Transport::LongPoll => http::request("GET", &path, &aim.host, &lines, None, false),
             Transport::Http | Transport::Tcp => Vec::new(),
         }
     }
@@ -242,7 +243,7 @@ impl Worker {
             number: slot.number,
             group: self.scene.group(slot.number),
             next: slot.next.as_deref().unwrap_or(""),
-            row: self.scene.variables.as_ref().map(|variables| variables.row(slot.number)),
+            variables: self.scene.variables.as_ref(),
             random: u64::from(slot.number) << 32 ^ slot.began_ns,
             ..Values::default()
         }
@@ -267,8 +268,8 @@ impl Worker {
         let target = usize::from(self.slots[index].target);
         if self.scene.aims[target].transport == Transport::WebSocket {
             for greeting in 0..self.scene.aims[target].greeting.len() {
-                let text =
-                    self.scene.aims[target].greeting[greeting].render(&self.values(&self.slots[index]));
+                let values = self.values(&self.slots[index]);
+                let text = values.render(&self.scene.aims[target].greeting[greeting]);
                 self.send_message(index, text.as_bytes(), false);
             }
         }
@@ -291,8 +292,8 @@ impl Worker {
     /// Sends one WebSocket message.
     pub(super) fn send_message(&mut self, index: usize, payload: &[u8], binary: bool) {
         let mut frame = Vec::with_capacity(payload.len() + 14);
-        let opcode = if binary { websocket::BINARY } else { websocket::TEXT };
-        websocket::frame(&mut frame, opcode, payload);
+        let opcode = if binary { Opcode::Binary } else { Opcode::Text };
+        websocket::frame(&mut frame, opcode, payload, MASK);
         self.write(index, &frame);
     }
 }
@@ -300,11 +301,15 @@ impl Worker {
 impl Aim {
     /// The request of an `Http` target.
     pub(super) fn request(&self, values: &Values<'_>) -> Vec<u8> {
-        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.render(values)));
-        let body = self.body.as_ref().map(|body| body.render(values).into_bytes());
-        let headers: Vec<_> = headers.collect();
-        http::request(&self.method, &self.path.render(values), &self.host, &headers, body.as_deref(), self.close)
+        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), values.render(value)));
+        let body = self.body.as_ref().map(|body| values.render(body).into_bytes());
+        let path = values.render(&self.path);
+        http::request(&self.method, &path, &self.host, &lines(headers), body.as_deref(), self.close)
     }
+}
+
+fn lines<'a>(headers: impl Iterator<Item = (&'a str, String)>) -> String {
+    headers.map(|(name, value)| format!("{name}: {value}\r\n")).collect()
 }
 
 /// What an error of the system amounts to.

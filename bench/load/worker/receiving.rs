@@ -10,10 +10,11 @@ use rustix::net::sockopt;
 use super::opening::error_of;
 use super::slots::{NOBODY, Slot, State, flag};
 use super::tracking::{self, Heard};
-use super::{BUFFER_BYTES, Worker};
+use super::{BUFFER_BYTES, MASK, Worker};
 use crate::plan::{Behaviour, Transport, Work};
 use crate::record::{Error, Outcome, Timed};
 use crate::wire::stamp::{self, Stamp};
+use crate::wire::websocket::Opcode;
 use crate::wire::{event_stream, http, long_poll, websocket};
 use crate::{cpu, wire};
 
@@ -173,7 +174,7 @@ impl Worker {
     }
 
     fn take_stream_head(&mut self, index: usize, input: &[u8]) -> usize {
-        match http::head(input, false) {
+        match http::head(input, "GET") {
             Ok(None) => 0,
             Ok(Some(head)) if head.status == 200 && head.event_stream => {
                 if head.body == http::Body::Chunked {
@@ -200,14 +201,14 @@ impl Worker {
         while let Ok(Some((frame, length))) = websocket::decode(&input[used..]) {
             used += length;
             match frame.opcode {
-                websocket::PING => {
+                Opcode::Ping => {
                     self.tally.counts.pings += 1;
                     let mut pong = Vec::with_capacity(frame.payload.len() + 6);
-                    websocket::frame(&mut pong, websocket::PONG, frame.payload);
+                    websocket::pong(&mut pong, frame.payload, MASK);
                     self.write(index, &pong);
                 }
-                websocket::PONG => {}
-                websocket::CLOSE => {
+                Opcode::Pong => {}
+                Opcode::Close => {
                     self.closed(index, frame.payload);
                     return used;
                 }
@@ -226,7 +227,7 @@ impl Worker {
     fn take_fragment(&mut self, index: usize, frame: &websocket::Frame<'_>) {
         let slot = &mut self.slots[index];
         let begun = slot.rare.as_mut().and_then(|rare| rare.fragments.take());
-        match (begun, frame.opcode == websocket::CONTINUATION, frame.fin) {
+        match (begun, frame.opcode == Opcode::Continuation, frame.fin) {
             (None, false, true) => self.message(index, frame.payload),
             (None, false, false) => slot.rare().fragments = Some(frame.payload.to_vec()),
             (Some(mut message), true, fin) => {
@@ -247,7 +248,7 @@ impl Worker {
         let told_ms = websocket::reconnect_after_ms(reason);
         self.tally.outcome(Outcome::Close(code));
         let mut answer = Vec::with_capacity(payload.len() + 6);
-        websocket::frame(&mut answer, websocket::CLOSE, payload);
+        websocket::frame(&mut answer, Opcode::Close, payload, MASK);
         self.write(index, &answer);
         self.close(index, true, told_ms);
     }
@@ -290,8 +291,8 @@ impl Worker {
             if let Some(retry_ms) = event.retry_ms {
                 self.slots[index].deadline_ms = u32::try_from(retry_ms).unwrap_or(u32::MAX);
             }
-            if event.has_data {
-                self.message(index, &event.data);
+            if let Some(data) = &event.data {
+                self.message(index, data);
             } else if event.comment {
                 self.tally.counts.pings += 1;
             }
@@ -306,8 +307,9 @@ impl Worker {
         if status.is_some() {
             return self.take_body(index, input);
         }
-        let head_only = self.scene.aims[usize::from(self.slots[index].target)].method == "HEAD";
-        let head = match http::head(input, head_only) {
+        let aim = &self.scene.aims[usize::from(self.slots[index].target)];
+        let method = if aim.transport == Transport::Http { aim.method.as_str() } else { "GET" };
+        let head = match http::head(input, method) {
             Ok(None) => return 0,
             Ok(Some(head)) => head,
             Err(_) => {
@@ -416,17 +418,17 @@ impl Worker {
             self.tally.outcome(Outcome::Status(status));
             return self.close(index, true, told_ms);
         }
-        let poll = long_poll::read(body);
+        let poll = long_poll::decode(body, long_poll::NEXT_POINTER);
         for item in poll.messages() {
             self.message(index, item);
         }
-        if poll.is_empty() {
+        if poll.count() == 0 {
             self.tally.counts.pings += 1;
         }
         let slot = &mut self.slots[index];
         slot.deadline_ms = 0;
-        if let Some(next) = poll.next() {
-            slot.next = Some(next.into());
+        if let Some(next) = poll.next {
+            slot.next = Some(next.as_ref().into());
         }
         if slot.is(flag::LAST_RESPONSE) {
             // The next poll needs a connection of its own; nobody was dropped.

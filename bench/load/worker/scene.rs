@@ -87,7 +87,7 @@ impl Scene {
             sources: plan.sources.clone(),
             next_source: plan.first as usize,
             timeout_ns: plan.timeout_ns,
-            variables: plan.variables.as_deref().map(Variables::read).transpose()?,
+            variables: plan.variables.as_deref().map(Variables::open).transpose()?,
             behaviours: plan.behaviours.clone(),
             verify: plan.verify,
             checks: Checks::compile(&plan.checks)?,
