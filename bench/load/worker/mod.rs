@@ -274,6 +274,13 @@ impl Worker {
                 self.begin_work(at_ns);
             }
             Order::Await { messages } => self.awaited.push_back(messages),
+            Order::Tell { stop } => {
+                if stop {
+                    self.asking.stop();
+                }
+                self.tell_delta()?;
+                self.tell(&News::Told)?;
+            }
             Order::Expect(expected) => self.count_lost(&expected),
             Order::Storm(cut) => self.begin_storm(cut),
             Order::End => {
