@@ -9,8 +9,10 @@ mod event_stream;
 mod http;
 mod long_poll;
 mod stamp;
+mod targets;
 mod template;
 mod variables;
+mod verify;
 mod websocket;
 
 /// What a decoder that is fed in pieces has come to: what it told, and the error it ended with.
