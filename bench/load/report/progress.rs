@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::text::{bytes, number, right, short, time};
+use super::text::{bytes, right, short, time};
+use super::verdict::failures;
 use super::{Quantiles, Second};
 use crate::record::{Counts, Error, Outcome, Timed};
 
@@ -206,7 +207,7 @@ impl Lines {
             column("time", 6, 0, joined(format!("{:.0} s", second.elapsed_s))),
             column("open", 9, 0, super::text::grouped(second.open)),
             column(done_name(latency), 9, 0, short(done(&self.totals, latency) as f64)),
-            column("failed", 7, 0, short(failed(&self.totals) as f64)),
+            column("failed", 7, 0, short(failures(&self.totals) as f64)),
             column("rate/s", 8, 0, short(per_second(done(&second.counts, latency) as f64).round())),
             column("max", 7, 1, took(|times| times.max)),
             column("min", 7, 4, took(|times| times.min)),
@@ -301,10 +302,6 @@ fn done(counts: &Counts, latency: Option<Timed>) -> u64 {
         "responses" => counts.succeeded,
         _ => counts.messages,
     }
-}
-
-fn failed(counts: &Counts) -> u64 {
-    counts.failed + counts.dropped + counts.unsuccessful + counts.lost + counts.duplicated + counts.reordered
 }
 
 #[cfg(test)]
