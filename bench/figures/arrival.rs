@@ -50,8 +50,7 @@ fn bare_rate() -> Outcome<f64> {
 fn gateway_rate() -> Outcome<f64> {
     let gateway = Gateway::start(Settings { shards: 1, heartbeat_s: 600 })?;
     let mut receiver = Receiver::start(CLIENT_CORE)?;
-    let connected =
-        receiver.connect(gateway.address, CONNECTIONS, &Role::Subscriber)?;
+    let connected = receiver.connect(gateway.address, CONNECTIONS, &Role::Subscriber)?;
     receiver.stop()?;
     gateway.stop()?;
     Ok(rate(connected.started_ns, connected.ended_ns))

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::rig::baseline::Baseline;
+use crate::memory;
 use crate::memory::{Resident, Slab, resident, settled, slab};
+use crate::rig::Outcome;
+use crate::rig::baseline::Baseline;
 use crate::rig::process::{Gateway, Settings};
 use crate::rig::receiver::{Receiver, Role, TOPIC, user};
-use crate::memory;
-use crate::rig::Outcome;
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const CONNECTIONS: u32 = 15_000;

@@ -9,12 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use corecast::message::Target;
 
+use crate::cpu;
+use crate::rig::Outcome;
 use crate::rig::process::{Gateway, Settings};
 use crate::rig::pusher::{name, push};
 use crate::rig::receiver::{Receiver, Role, TOPIC, user};
 use crate::rig::websocket::{Arrived, Frames, Upgrade, accepted, user};
-use crate::cpu;
-use crate::rig::Outcome;
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const PUSHES: usize = 2000;
@@ -117,7 +117,8 @@ pub fn idle() -> Outcome<Vec<Reading>> {
         }
         sleep(Duration::from_millis(250));
     }
-    let (pings, used_ns, start_ns) = (receiver.count()?.counts.pings, cpu::used_ns(gateway.pid())?, cpu::now_ns());
+    let (pings, used_ns, start_ns) =
+        (receiver.count()?.counts.pings, cpu::used_ns(gateway.pid())?, cpu::now_ns());
     sleep(period);
     let used_ns = cpu::used_ns(gateway.pid())? - used_ns;
     let elapsed_ns = cpu::now_ns() - start_ns;

@@ -1,7 +1,7 @@
 //! Modes that connect to nobody: they read reports and print.
 
-use std::io::Write as _;
 use std::io;
+use std::io::Write as _;
 use std::path::Path;
 
 use crate::arguments::{Compare, Page, Size};

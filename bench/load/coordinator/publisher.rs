@@ -141,7 +141,8 @@ struct Corecast {
 
 impl Corecast {
     fn connect(publishing: &Publishing, unicast: bool) -> Result<Self, Failure> {
-        let socket = publishing.socket.clone().unwrap_or_else(|| corecast::control::default_path(Path::new("")));
+        let socket =
+            publishing.socket.clone().unwrap_or_else(|| corecast::control::default_path(Path::new("")));
         let client = Client::connect(&socket).map_err(|error| {
             failure!("no gateway answers on {}: {error:?}; --socket names another", socket.display())
         })?;
@@ -157,7 +158,8 @@ impl Corecast {
 
     fn hear(&mut self, tally: &mut Publisher) -> Result<(), Failure> {
         let (id, answer) = self.client.receive().map_err(|error| failure!("{error:?}"))?;
-        let push = self.in_flight.remove(&id).ok_or_else(|| failure!("an answer to nothing that was asked"))?;
+        let push =
+            self.in_flight.remove(&id).ok_or_else(|| failure!("an answer to nothing that was asked"))?;
         match answer {
             Ok(Answer::Pushed(_)) => tally.accepted += 1,
             Err(CommandError { code: ErrorCode::Busy, .. }) => {

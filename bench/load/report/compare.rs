@@ -134,7 +134,7 @@ pub struct Row {
     pub before: Option<f64>,
     /// Of the whole second run.
     pub after: Option<f64>,
-    /// After over before; none where before is 0 or either is missing.
+    /// After over before; none where before is not above 0, or either is missing or negative.
     pub ratio: Option<f64>,
     /// The seconds of both runs, where there are enough.
     pub spreads: Option<[Spread; 2]>,
@@ -172,7 +172,8 @@ impl Row {
 
 fn ratio(before: Option<f64>, after: Option<f64>) -> Option<f64> {
     let (before, after) = (before?, after?);
-    (before > 0.0).then(|| after / before)
+    // Memory may have shrunk below what it was: no ratio says anything then.
+    (before > 0.0 && after >= 0.0).then(|| after / before)
 }
 
 /// Quartiles of what is left without the first and the last, which were cut off by the clock.

@@ -30,9 +30,9 @@ use crate::arguments::WorkerArguments;
 use crate::plan::{BackOff, Behaviour, Expected, News, Order, Work};
 use crate::record::{Error, Timed};
 use crate::{Failure, cpu, memory};
+pub use scene::Random;
 use scene::Scene;
 use slots::{NOBODY, Slot, State, flag};
-pub use scene::Random;
 use tally::Tally;
 use timers::{Due, Timers};
 
@@ -151,8 +151,7 @@ impl Worker {
     fn turn(&mut self) -> Result<(), Failure> {
         let due_ns = self.due_ns();
         let wait_ns = due_ns.saturating_sub(cpu::now_ns());
-        let wait =
-            Timespec { tv_sec: (wait_ns / SECOND_NS) as i64, tv_nsec: (wait_ns % SECOND_NS) as i64 };
+        let wait = Timespec { tv_sec: (wait_ns / SECOND_NS) as i64, tv_nsec: (wait_ns % SECOND_NS) as i64 };
         let mut events = std::mem::take(&mut self.events);
         events.clear();
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&wait)) {

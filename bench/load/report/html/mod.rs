@@ -72,6 +72,15 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// `text` fit for an element, its `--flags` kept whole: browsers break a line after a dash.
+fn prose(text: &str) -> String {
+    let word = |word: &str| match word.starts_with('-') && word.len() > 1 {
+        true => format!("<span class=\"flag\">{}</span>", escaped(word)),
+        false => escaped(word),
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
 /// JSON fit for a script element: `</script>` and `<!--` cannot occur without a `<`.
 fn data(charts: &[charts::Chart]) -> String {
     let json = serde_json::to_string(&Data { charts }).expect("plain data");
@@ -96,7 +105,7 @@ fn head(reports: &[&Report], comparison: Option<&Comparison>) -> String {
     if let Some(comparison) = comparison.filter(|comparison| !comparison.warnings.is_empty()) {
         html += "<div class=\"warnings\"><h2>Before you believe the difference</h2><ul>\n";
         for warning in &comparison.warnings {
-            let _ = writeln!(html, "<li>{}</li>", escaped(warning));
+            let _ = writeln!(html, "<li>{}</li>", prose(warning));
         }
         html += "</ul></div>\n";
     }
@@ -117,7 +126,7 @@ fn run_head(name: &str, run: usize, report: &Report) -> String {
          <span class=\"aside\">(exit status {status})</span></p>\n<pre><code>{command}</code></pre>\n\
          <p class=\"aside\">{started}, {took}, {machine}, {tool}</p>\n</section>\n",
         mark = if status == 0 { "Passed:" } else { "Failed:" },
-        verdict = escaped(&report.verdict.text),
+        verdict = prose(&report.verdict.text),
         command = command(&report.command),
         took = time(report.elapsed_s * 1e6),
         machine = escaped(&machine(report)),
@@ -200,7 +209,7 @@ fn section_table(section: &Section) -> String {
         let _ = write!(html, "<tr><th scope=\"row\">{}</th>", escaped(&row[0]));
         for (column, cell) in row.iter().enumerate().skip(1) {
             let class = if has_notes && column == 2 { " class=\"note\"" } else { "" };
-            let _ = write!(html, "<td{class}>{}</td>", escaped(cell));
+            let _ = write!(html, "<td{class}>{}</td>", prose(cell));
         }
         html += "</tr>\n";
     }
@@ -225,7 +234,7 @@ fn comparison_table(comparison: &Comparison) -> String {
         let _ = writeln!(html, "<td class=\"{class}\">{judgement}</td></tr>");
     }
     html += "</tbody></table>\n";
-    html + &format!("<p class=\"aside\">{}</p></div>\n", escaped(comparison.method))
+    html + &format!("<p class=\"aside\">{}</p></div>\n", prose(comparison.method))
 }
 
 /// How things ended in both runs.
@@ -264,8 +273,8 @@ fn troubles_list(reports: &[&Report]) -> String {
              <p>Try: {}</p></div>",
             escaped(&trouble.name),
             counts.join(", then "),
-            escaped(trouble.advice.cause),
-            escaped(trouble.advice.hint),
+            prose(trouble.advice.cause),
+            prose(trouble.advice.hint),
         );
         named.push(trouble.name);
     }
