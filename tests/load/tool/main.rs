@@ -4,4 +4,12 @@ mod bench;
 mod guest;
 mod planted;
 
+mod behaviours;
+mod chat;
+mod endings;
+mod latency;
+mod messages;
+mod opening;
+mod requests;
+mod storm;
 mod yardstick;
