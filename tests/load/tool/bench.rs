@@ -47,6 +47,17 @@ pub struct Run {
     directory: TempDir,
 }
 
+/// Runs a mode that connects to nobody and writes no report: `compare`, `page`, `size`.
+#[track_caller]
+pub fn offline(arguments: &[&str]) -> Run {
+    let directory = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_corecast-bench")).args(arguments).output().unwrap();
+    let text = |octets: Vec<u8>| String::from_utf8(octets).unwrap();
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    let status = output.status.code().unwrap_or(-1);
+    Run { status, report: Value::Null, stdout, stderr, directory }
+}
+
 /// Starts a mode: `exact` are arguments as they are, `words` are taken apart at blanks.
 pub fn start(mode: &str, exact: &[&str], words: &str) -> Running {
     let directory = tempfile::tempdir().unwrap();

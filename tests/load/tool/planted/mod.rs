@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
 use script::{End, Script};
@@ -68,6 +69,9 @@ pub struct Planted {
 
 impl Planted {
     pub fn start(script: Script) -> Self {
+        // Some tests hold thousands of connections.
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         // The tool has 256 handshakes under way: the standard library's 128 would cost some of them a second.
