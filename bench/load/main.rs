@@ -21,8 +21,43 @@
 //! | `server` | what the run costs the server's process |
 
 mod arguments;
+mod coordinator;
+mod cpu;
+mod failure;
+mod memory;
 mod plan;
 mod record;
 mod report;
+mod request;
+mod server;
+mod wire;
+mod worker;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Mode};
+use coordinator::modes;
+pub use failure::Failure;
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().mode {
+        Mode::Hold(arguments) => modes::hold(&arguments),
+        Mode::Fanout(arguments) => modes::fanout(&arguments),
+        Mode::Unicast(arguments) => modes::unicast(&arguments),
+        Mode::Echo(arguments) => modes::echo(&arguments),
+        Mode::Request(arguments) => modes::request(&arguments),
+        Mode::Chat(arguments) => modes::chat(&arguments),
+        Mode::Storm(arguments) => modes::storm(&arguments),
+        Mode::Compare(_) | Mode::Page(_) | Mode::Size(_) => Err("not there yet".into()),
+        Mode::Worker(arguments) => worker::run(&arguments).map(|()| 0),
+    };
+    match outcome {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("corecast-bench: {error}");
+            ExitCode::from(failure::exit_status(&error))
+        }
+    }
+}

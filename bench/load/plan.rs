@@ -123,6 +123,8 @@ pub enum Work {
     Request {
         /// The message on a WebSocket; an `Http` target has its own body.
         message: String,
+        /// Bytes of `{{payload}}` in either.
+        payload_bytes: usize,
         /// Send it as a binary frame.
         binary: bool,
         /// Who decides when the next is sent.
@@ -132,8 +134,10 @@ pub enum Work {
     Chat {
         /// The message, with `{{payload}}` and `{{to}}`.
         message: String,
-        /// Whom the senders write to; see `Chat`.
-        to: Vec<ChatRoute>,
+        /// The senders and whom they write to.
+        routes: Vec<ChatRoute>,
+        /// `{{group}}` is a connection's number modulo this.
+        groups: u32,
         /// Messages per sender and second.
         per_second: f64,
         /// Messages of each sender in all.
@@ -148,6 +152,8 @@ pub enum Work {
 pub struct ChatRoute {
     /// The sending connection's number.
     pub sender: u32,
+    /// Its number as a publisher, in stamps.
+    pub publisher: u16,
     /// What `{{to}}` becomes, in turn.
     pub to: Vec<String>,
 }
@@ -155,18 +161,30 @@ pub struct ChatRoute {
 /// Who decides when the next request is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Pace {
-    /// Each connection, when it has its response; so many requests in all, 0 for no end.
+    /// Each connection, when it has its response.
     Closed {
-        /// Requests of this worker.
-        requests: u64,
+        /// Requests of this worker; none is no end.
+        requests: Option<u64>,
     },
     /// The clock: so many a second by this worker, whatever the server does.
     Open {
         /// Requests per second of this worker.
         per_second: f64,
-        /// Requests of this worker.
-        requests: u64,
+        /// Requests of this worker; none is no end.
+        requests: Option<u64>,
     },
+}
+
+impl Pace {
+    /// The part of a worker that has `share` of the connections; `divided` divides what is counted.
+    pub fn part(self, share: f64, divided: impl Fn(u64) -> u64) -> Self {
+        match self {
+            Pace::Closed { requests } => Pace::Closed { requests: requests.map(divided) },
+            Pace::Open { per_second, requests } => {
+                Pace::Open { per_second: per_second * share, requests: requests.map(divided) }
+            }
+        }
+    }
 }
 
 /// How lost connections come back.
@@ -244,12 +262,20 @@ pub enum Order {
     /// What was published, for the count of what is missing.
     Expect(Expected),
     /// All connections are cut and come back by the plan's back-off: `News::Back`.
-    Storm {
-        /// With RST instead of FIN.
-        reset: bool,
-    },
+    Storm(Cut),
     /// Close everything, tell the rest: `News::Done`.
     End,
+}
+
+/// How the connections of a storm end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cut {
+    /// We end them with FIN.
+    Fin,
+    /// We end them with RST.
+    Reset,
+    /// The server ends them; the storm begins with the first.
+    ByServer,
 }
 
 /// What a publisher has sent, and to whom.

@@ -311,6 +311,8 @@ pub struct Delta {
     pub cpu_ns: u64,
     /// Connections open now.
     pub open: u32,
+    /// When the last message so far arrived, 0 before the first.
+    pub last_message_ns: u64,
     /// What was counted in it.
     pub counts: Counts,
     /// How things ended in it.

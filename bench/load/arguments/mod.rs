@@ -14,9 +14,9 @@ use std::time::Duration;
 use crate::plan::{Behaviour, Check, Transport};
 
 pub use modes::{
-    Chat, Compare, Echo, Fanout, Hold, Page, RequestMode, Size, Storm, Unicast, WorkerArguments,
+    Chat, ChatShape, Compare, Echo, Fanout, Hold, Page, RequestMode, Size, Storm, Unicast, WorkerArguments,
 };
-pub use values::{Amount, Mix, PerSecond, Sources};
+pub use values::{Amount, Mix, PerSecond, Rate, Sources};
 
 /// Finds out what a push gateway can take: this one, or any WebSocket, SSE, long-poll or HTTP server.
 ///
@@ -58,7 +58,7 @@ pub enum Mode {
 }
 
 /// Where to connect, and as whom.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Where {
     /// Where to: ws://host:port/path?query, or http://. May hold variables: {{number}} is the connection's
     /// number, {{number:6}} the same with six digits, others come from --csv.
@@ -199,7 +199,7 @@ pub struct Publishing {
     /// Messages a second, as 100/s; max for as fast as they are accepted; lockstep: the next when all have
     /// the one before.
     #[arg(long, default_value = "10/s")]
-    pub rate: values::Rate,
+    pub rate: Rate,
     /// How long to wait for what is still on its way after the last.
     #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
     pub linger: Duration,

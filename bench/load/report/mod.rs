@@ -1,7 +1,19 @@
 //! Everything a run has found, as it is written to `--json`; the table, the page and `compare` read it.
 //!
-//! Numbers are in the units their names say; times in microseconds, with fractions. Next: `summary` (the
-//! table at the end), `progress` (while it runs), `advice` (what to do about errors), `html`, `compare`.
+//! Numbers are in the units their names say; times in microseconds, with fractions. Next: `progress` (while
+//! it runs), `summary` (the table at the end), `html` (the page), `compare` (two runs), `file` (on disk),
+//! `advice` (what to do about errors), `host` (what this host must have), `verdict` (the exit status).
+
+pub mod advice;
+pub mod compare;
+pub mod file;
+pub mod host;
+pub mod progress;
+#[cfg(test)]
+mod sample;
+pub mod summary;
+pub mod text;
+pub mod verdict;
 
 use std::collections::BTreeMap;
 
@@ -213,7 +225,8 @@ pub struct ToolCost {
 pub struct Verdict {
     /// 0 all well, 1 losses or failures above `--tolerate`, 3 target unreachable.
     pub exit_status: u8,
-    /// Connections, requests and messages that failed, were lost or came again, over all there were.
+    /// The share of the connections, messages, requests or publishes that went wrong, whichever is the
+    /// largest (`verdict::judge`).
     pub failure_share: f64,
     /// `--tolerate`.
     pub tolerated_share: f64,
