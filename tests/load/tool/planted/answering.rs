@@ -81,7 +81,7 @@ impl Service {
                 match purpose {
                     Purpose::Subscriber => {}
                     Purpose::Echo => self.echo(id, &frame, tally),
-                    Purpose::Chat => self.relay(&frame.payload, tally),
+                    Purpose::Chat => self.relay(id, &frame.payload, tally),
                 }
             }
             _ => seen.fragments += 1,
@@ -107,8 +107,8 @@ impl Service {
         link.put(due, What::Octets { octets: octets.into(), from: 0, messages: 1 });
     }
 
-    /// Passes on what a chat message says: `all`, `gN` is a group, everything else a user.
-    fn relay(&mut self, message: &[u8], tally: &mut Tally) {
+    /// Passes on what a chat message says, its sender included: `all`, `gN` is a group, everything else a user.
+    fn relay(&mut self, id: usize, message: &[u8], tally: &mut Tally) {
         let message: serde_json::Value = serde_json::from_slice(message).expect("a chat message is JSON");
         let to = message["to"].as_str().expect("a chat message says to whom");
         let to = match to {
@@ -117,6 +117,6 @@ impl Service {
             user => To::User(user.to_owned()),
         };
         let payload = message["payload"].as_str().expect("a chat message has a payload");
-        self.publish(to, payload.as_bytes().into(), tally);
+        self.publish(to, payload.as_bytes().into(), Some(id), tally);
     }
 }

@@ -35,12 +35,18 @@ impl Log {
 }
 
 impl Service {
-    pub(super) fn publish(&mut self, to: To, payload: Arc<[u8]>, tally: &mut Tally) {
+    /// `from` is the client whose message it is, where it is one's.
+    pub(super) fn publish(&mut self, to: To, payload: Arc<[u8]>, from: Option<usize>, tally: &mut Tally) {
         tally.published += 1;
         let number = tally.published;
         let message = Message { number, to, payload };
+        let concerned = |(id, link): &(&usize, &Link)| {
+            from != Some(**id) && tally.connections[**id].is_open() && is_for(&message, link)
+        };
+        let receivers = self.links.iter().filter(concerned).count() as u64;
         if falls_on(self.script.drops, number) {
             tally.dropped += 1;
+            tally.missed += receivers;
             return;
         }
         if falls_on(self.script.swaps, number) && self.log.overtaken.is_none() {
@@ -50,6 +56,7 @@ impl Service {
         }
         if falls_on(self.script.doubles, number) {
             tally.doubled += 1;
+            tally.extra += receivers;
             self.serve(message.clone(), tally);
         }
         self.serve(message, tally);

@@ -119,7 +119,7 @@ impl Service {
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
         while let Ok(command) = self.orders.try_recv() {
             match command {
-                Command::Publish { to, payload } => self.publish(to, payload.into(), tally),
+                Command::Publish { to, payload } => self.publish(to, payload.into(), None, tally),
                 Command::EndAll(how) => {
                     let open = |id: &usize| tally.connections[*id].is_open();
                     let ids: Vec<usize> = self.links.keys().copied().filter(open).collect();
@@ -204,7 +204,7 @@ impl Service {
         if let Some(user) = request.path().strip_prefix("/publish") {
             seen.role = Role::Publisher;
             let user = user.strip_prefix('/').map(str::to_owned);
-            self.publish(user.map_or(To::All, To::User), request.body.into(), tally);
+            self.publish(user.map_or(To::All, To::User), request.body.into(), None, tally);
             return self.respond(id, 200, br#"{"accepted":true}"#, tally);
         }
         seen.role = match request.path() {

@@ -118,6 +118,10 @@ pub struct Tally {
     pub dropped: u64,
     pub doubled: u64,
     pub swapped: u64,
+    /// The same as deliveries: how many connections a dropped message was for, and a doubled one. In a chat
+    /// without the sender, who hears itself but does not count on it.
+    pub missed: u64,
+    pub extra: u64,
     /// Handshakes answered as planted and not well.
     pub misgreeted: u64,
     /// How often each status was sent.
