@@ -3,8 +3,7 @@
 use crate::rig::Outcome;
 use crate::rig::baseline::Baseline;
 use crate::rig::process::{Gateway, Settings};
-use crate::rig::receiver::Receiver;
-use crate::rig::websocket::Upgrade;
+use crate::rig::receiver::{Receiver, Role, TOPIC, user};
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const CONNECTIONS: u32 = 10_000;
@@ -41,7 +40,7 @@ fn bare_rate() -> Outcome<f64> {
     let mut baseline = Baseline::start(SERVER_CORE)?;
     let mut receiver = Receiver::start(CLIENT_CORE)?;
     baseline.accept(CONNECTIONS)?;
-    let connected = receiver.connect(baseline.address, CONNECTIONS, None)?;
+    let connected = receiver.connect(baseline.address, CONNECTIONS, &Role::Bare)?;
     let accepted_ns = baseline.accepted()?;
     receiver.stop()?;
     baseline.stop()?;
@@ -52,7 +51,7 @@ fn gateway_rate() -> Outcome<f64> {
     let gateway = Gateway::start(Settings { shards: 1, heartbeat_s: 600 })?;
     let mut receiver = Receiver::start(CLIENT_CORE)?;
     let connected =
-        receiver.connect(gateway.address, CONNECTIONS, Some(Upgrade { topics: "news".to_owned() }))?;
+        receiver.connect(gateway.address, CONNECTIONS, &Role::Subscriber)?;
     receiver.stop()?;
     gateway.stop()?;
     Ok(rate(connected.started_ns, connected.ended_ns))

@@ -13,16 +13,15 @@ use corecast::message::{Name, Target};
 use crate::rig::baseline::{Baseline, Way};
 use crate::rig::process::{Gateway, Settings};
 use crate::rig::pusher::{Pace, Pushed, name, push, push_all};
-use crate::rig::receiver::Receiver;
-use crate::rig::websocket::{Upgrade, user};
-use crate::rig::{Outcome, cpu};
+use crate::rig::receiver::{Receiver, Role, TOPIC, user};
+use crate::cpu;
+use crate::rig::Outcome;
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const SUBSCRIBERS: u32 = 10_000;
 const PAYLOAD_BYTES: usize = 256;
 const SENDER_CORE: usize = 0;
 const RECEIVER_CORE: usize = 1;
-const TOPIC: &str = "news";
 /// Longest wait for what is on its way.
 const ARRIVAL: Duration = Duration::from_secs(120);
 
@@ -66,7 +65,7 @@ impl GatewaySide {
     fn start() -> Outcome<Self> {
         let gateway = Gateway::start(Settings { shards: 1, heartbeat_s: 600 })?;
         let mut receiver = Receiver::start(RECEIVER_CORE)?;
-        receiver.connect(gateway.address, SUBSCRIBERS, Some(Upgrade { topics: TOPIC.to_owned() }))?;
+        receiver.connect(gateway.address, SUBSCRIBERS, &Role::Subscriber)?;
         let client = gateway.client()?;
         let payload = Bytes::from(vec![b'x'; PAYLOAD_BYTES]);
         Ok(Self { gateway, receiver, client, topic: name(TOPIC)?, payload, messages: 0 })
@@ -121,7 +120,7 @@ impl GatewaySide {
         let start_ns = cpu::now_ns();
         let pushed = send(&mut self.client)?;
         let received = self.receiver.received(ARRIVAL)?;
-        if received.payload_bytes != received.messages * PAYLOAD_BYTES as u64 {
+        if received.counts.payload_bytes != received.counts.messages * PAYLOAD_BYTES as u64 {
             return Err(format!("payloads of {PAYLOAD_BYTES} bytes were sent, not {received:?}").into());
         }
         if pushed.connections != deliveries {
@@ -148,7 +147,7 @@ impl BareSide {
         let mut baseline = Baseline::start(SENDER_CORE)?;
         let mut receiver = Receiver::start(RECEIVER_CORE)?;
         baseline.accept_and_upgrade(SUBSCRIBERS)?;
-        receiver.connect(baseline.address, SUBSCRIBERS, Some(Upgrade { topics: TOPIC.to_owned() }))?;
+        receiver.connect(baseline.address, SUBSCRIBERS, &Role::Subscriber)?;
         baseline.accepted()?;
         Ok(Self { baseline, receiver, messages: 0 })
     }

@@ -6,6 +6,23 @@
 //! `delivery` (pushes out), `arrival` (connections in), `waiting` (latency and rest), `allocations` (a shard's
 //! heap).
 
+#[path = "../load/coordinator/crew.rs"]
+mod crew;
+#[path = "../load/failure.rs"]
+mod failure;
+#[allow(dead_code, reason = "the tool's, and it uses more of it")]
+#[path = "../load/plan.rs"]
+mod plan;
+#[allow(dead_code, reason = "the tool's, and it uses more of it")]
+#[path = "../load/record.rs"]
+mod record;
+#[allow(dead_code, reason = "the tool's, and it uses more of it")]
+#[path = "../load/cpu.rs"]
+mod cpu;
+#[allow(dead_code, reason = "the tool's, and it uses more of it")]
+#[path = "../load/memory.rs"]
+mod memory;
+
 mod allocations;
 mod arrival;
 mod delivery;
@@ -20,7 +37,9 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 
 use rig::Outcome;
-use rig::process::{Role, raise_descriptor_limit};
+use rig::process::Role;
+use cpu::raise_descriptor_limit;
+pub use failure::Failure;
 use table::{Reading, Verdict};
 
 /// Measures what the gateway promises, beside goals and limits.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::rig::baseline::Baseline;
-use crate::rig::memory::{Resident, Slab, resident, settled, slab};
+use crate::memory::{Resident, Slab, resident, settled, slab};
 use crate::rig::process::{Gateway, Settings};
-use crate::rig::receiver::Receiver;
-use crate::rig::websocket::Upgrade;
-use crate::rig::{Outcome, memory};
+use crate::rig::receiver::{Receiver, Role, TOPIC, user};
+use crate::memory;
+use crate::rig::Outcome;
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const CONNECTIONS: u32 = 15_000;
@@ -32,7 +32,7 @@ pub fn memory(runs: u32) -> Outcome<Vec<Reading>> {
         let read = || settled(SLACK_BYTES, || resident(pid), |reading: &Resident| reading.rss);
         let before = read()?;
         let mut receiver = Receiver::start(RECEIVER_CORE)?;
-        receiver.connect(gateway.address, CONNECTIONS, Some(upgrade()))?;
+        receiver.connect(gateway.address, CONNECTIONS, &Role::Subscriber)?;
         let after = read()?;
         receiver.count()?;
         receiver.stop()?;
@@ -115,7 +115,7 @@ fn bare_growth() -> Outcome<Growth> {
     let mut receiver = Receiver::start(RECEIVER_CORE)?;
     let before = settled_slab()?;
     baseline.accept(CONNECTIONS)?;
-    receiver.connect(baseline.address, CONNECTIONS, None)?;
+    receiver.connect(baseline.address, CONNECTIONS, &Role::Bare)?;
     baseline.accepted()?;
     let after = settled_slab()?;
     receiver.stop()?;
@@ -127,7 +127,7 @@ fn gateway_growth() -> Outcome<Growth> {
     let gateway = Gateway::start(Settings { shards: 2, heartbeat_s: 600 })?;
     let mut receiver = Receiver::start(RECEIVER_CORE)?;
     let before = settled_slab()?;
-    receiver.connect(gateway.address, CONNECTIONS, Some(upgrade()))?;
+    receiver.connect(gateway.address, CONNECTIONS, &Role::Subscriber)?;
     let after = settled_slab()?;
     receiver.count()?;
     receiver.stop()?;

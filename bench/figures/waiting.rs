@@ -11,9 +11,10 @@ use corecast::message::Target;
 
 use crate::rig::process::{Gateway, Settings};
 use crate::rig::pusher::{name, push};
-use crate::rig::receiver::Receiver;
+use crate::rig::receiver::{Receiver, Role, TOPIC, user};
 use crate::rig::websocket::{Arrived, Frames, Upgrade, accepted, user};
-use crate::rig::{Outcome, cpu};
+use crate::cpu;
+use crate::rig::Outcome;
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const PUSHES: usize = 2000;
@@ -106,22 +107,22 @@ fn listen(gateway: &Gateway) -> Outcome<Arrivals<u64>> {
 pub fn idle() -> Outcome<Vec<Reading>> {
     let gateway = Gateway::start(Settings { shards: 2, heartbeat_s: HEARTBEAT_S })?;
     let mut receiver = Receiver::start(CLIENT_CORE)?;
-    receiver.connect(gateway.address, IDLE_CONNECTIONS, Some(Upgrade { topics: "news".to_owned() }))?;
+    receiver.connect(gateway.address, IDLE_CONNECTIONS, &Role::Subscriber)?;
     let period = Duration::from_secs(u64::from(HEARTBEAT_S));
     let mut polls = 0;
-    while receiver.count()?.pings == 0 {
+    while receiver.count()?.counts.pings == 0 {
         polls += 1;
         if polls > 4 * (HEARTBEAT_S + 10) {
             return Err("no ping within a heartbeat and 10 s".into());
         }
         sleep(Duration::from_millis(250));
     }
-    let (pings, used_ns, start_ns) = (receiver.count()?.pings, cpu::used_ns(gateway.pid())?, cpu::now_ns());
+    let (pings, used_ns, start_ns) = (receiver.count()?.counts.pings, cpu::used_ns(gateway.pid())?, cpu::now_ns());
     sleep(period);
     let used_ns = cpu::used_ns(gateway.pid())? - used_ns;
     let elapsed_ns = cpu::now_ns() - start_ns;
     // A lost connection is an error: every ping has been answered in time.
-    let pings = receiver.count()?.pings - pings;
+    let pings = receiver.count()?.counts.pings - pings;
     receiver.stop()?;
     gateway.stop()?;
     let percent = used_ns as f64 * 100.0 / elapsed_ns as f64;

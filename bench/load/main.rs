@@ -18,6 +18,8 @@
 //! | `request` | what is sent: templates, variables, targets, cURL; and what a response must be |
 //! | `record` | counters, outcomes, distributions |
 //! | `report` | what is printed and written |
+//! | `offline` | modes that read reports and connect to nobody; `size` is one |
+//! | `size` | estimates without a run |
 //! | `server` | what the run costs the server's process |
 
 mod arguments;
@@ -25,14 +27,17 @@ mod coordinator;
 mod cpu;
 mod failure;
 mod memory;
+mod offline;
 mod plan;
 mod record;
 mod report;
 mod request;
 mod server;
+mod size;
 mod wire;
 mod worker;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -50,14 +55,22 @@ fn main() -> ExitCode {
         Mode::Request(arguments) => modes::request(&arguments),
         Mode::Chat(arguments) => modes::chat(&arguments),
         Mode::Storm(arguments) => modes::storm(&arguments),
-        Mode::Compare(_) | Mode::Page(_) | Mode::Size(_) => Err("not there yet".into()),
+        Mode::Compare(arguments) => offline::compare(&arguments).map(|()| 0),
+        Mode::Page(arguments) => offline::page(&arguments).map(|()| 0),
+        Mode::Size(arguments) => offline::size(&arguments).map(|()| 0),
         Mode::Worker(arguments) => worker::run(&arguments).map(|()| 0),
     };
     match outcome {
         Ok(status) => ExitCode::from(status),
+        // `corecast-bench compare a b | head` did what it was asked for.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("corecast-bench: {error}");
             ExitCode::from(failure::exit_status(&error))
         }
     }
+}
+
+fn is_broken_pipe(failure: &Failure) -> bool {
+    failure.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -259,6 +259,11 @@ pub enum Order {
         /// Messages.
         messages: u64,
     },
+    /// Tell what was not told yet: a `News::Delta`, then `News::Told`.
+    Tell {
+        /// Send no further request.
+        stop: bool,
+    },
     /// What was published, for the count of what is missing.
     Expect(Expected),
     /// All connections are cut and come back by the plan's back-off: `News::Back`.
@@ -334,6 +339,8 @@ pub enum News {
         /// Open now.
         open: u32,
     },
+    /// Everything up to an `Order::Tell` was told.
+    Told,
     /// The work has come to its end by itself (requests done, messages sent).
     WorkDone {
         /// The moment.

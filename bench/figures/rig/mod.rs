@@ -8,13 +8,10 @@
 //! pushes in flight. Nothing here knows a figure or its goal: next, `figures`.
 
 pub mod baseline;
-pub mod cpu;
 pub mod lone_shard;
-pub mod memory;
 pub mod process;
 pub mod pusher;
 pub mod receiver;
-pub mod websocket;
 
 /// What went wrong, for people; a benchmark has nothing to decide by its kind.
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;

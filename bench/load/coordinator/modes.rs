@@ -36,6 +36,7 @@ pub fn hold(arguments: &Hold) -> Result<u8, Failure> {
     session.phase("hold", seconds);
     let (began_ns, before) = (session.begin_work()?, session.ledger().totals.messages);
     session.go_on(arguments.duration)?;
+    session.catch_up(false)?;
     let messages = session.ledger().totals.messages - before;
     session.end_work(elapsed_s(began_ns), messages)?;
     session.finish(None)
@@ -107,6 +108,7 @@ fn publish(
     let before = session.ledger().totals.messages;
     let Some(way) = way else {
         session.go_on(publishing.linger)?;
+        session.catch_up(false)?;
         let messages = session.ledger().totals.messages - before;
         session.end_work(elapsed_s(began_ns), messages)?;
         let publisher = Publisher { by: "none".to_owned(), ..Publisher::default() };
@@ -117,6 +119,7 @@ fn publish(
     let published = drive(&mut session, job, way, publishing.linger)?;
     let publisher = Publisher { by: format!("{by:?}").to_lowercase(), ..published.publisher };
     receive_the_rest(&mut session, unicast.then_some(&published.per_user), last, publishing.linger)?;
+    session.catch_up(false)?;
     let ledger = session.ledger();
     let (messages, last_ns) = (ledger.totals.messages - before, ledger.last_message_ns);
     let took_s = last_ns.saturating_sub(published.started_ns) as f64 / 1e9;
@@ -326,6 +329,7 @@ fn requests(
         let stalled = !endless && cpu::now_ns() - progress.1 > stalled_ns;
         (left == 0 || stalled).then_some(())
     })?;
+    session.catch_up(true)?;
     let took_s = if left == 0 { ended_ns.saturating_sub(began_ns) as f64 / 1e9 } else { elapsed_s(began_ns) };
     let counts = session.ledger().totals.since(&before);
     let done = counts.succeeded + counts.unsuccessful;
@@ -377,6 +381,7 @@ pub fn chat(arguments: &Chat) -> Result<u8, Failure> {
     };
     session.wait(arguments.linger, |ledger, _| (heard(&ledger.totals) >= deliveries).then_some(()))?;
     session.go_on(AFTERMATH)?;
+    session.catch_up(false)?;
     let ledger = session.ledger();
     let (totals, last_ns) = (ledger.totals, ledger.last_message_ns);
     let took_s = last_ns.saturating_sub(began_ns) as f64 / 1e9;

@@ -176,6 +176,17 @@ impl Session {
         self.server.as_mut().map_or(Ok(()), |server| server.work_ends(took_s, messages))
     }
 
+    /// Has the workers tell what they have not told yet; `stop` ends their requests first.
+    pub fn catch_up(&mut self, stop: bool) -> Result<(), Failure> {
+        self.crew.order_all(&Order::Tell { stop })?;
+        let mut left = self.crew.size();
+        let told = |_: &Ledger, news: Option<(u16, &News)>| {
+            left -= u16::from(matches!(news, Some((_, News::Told))));
+            (left == 0).then_some(())
+        };
+        self.wait(ENDING, told)?.ok_or_else(|| failure!("the workers do not answer"))
+    }
+
     /// Gives all workers an order.
     pub fn order_all(&mut self, order: &Order) -> Result<(), Failure> {
         self.crew.order_all(order)
@@ -259,7 +270,7 @@ impl Session {
                 .map_err(|error| failure!("--json {}: {error}", path.display()))?;
         }
         if let Some(path) = &self.output.html {
-            let page = report::html::page(std::slice::from_ref(&report));
+            let page = report::html::page(&[&report]);
             report::file::replace(path, page.as_bytes())
                 .map_err(|error| failure!("--html {}: {error}", path.display()))?;
         }

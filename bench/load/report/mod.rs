@@ -8,9 +8,10 @@ pub mod advice;
 pub mod compare;
 pub mod file;
 pub mod host;
+pub mod html;
 pub mod progress;
 #[cfg(test)]
-mod sample;
+pub mod sample;
 pub mod summary;
 pub mod text;
 pub mod verdict;

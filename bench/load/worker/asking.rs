@@ -58,6 +58,11 @@ impl Asking {
         self.running
     }
 
+    /// No further request is sent.
+    pub fn stop(&mut self) {
+        self.running = false;
+    }
+
     /// A request has its end, good or bad.
     pub fn count_done(&mut self) {
         self.done += 1;

@@ -93,6 +93,8 @@ struct Worker {
     tally: Tally,
     next_second_ns: u64,
     next_sweep_ns: u64,
+    /// `Order::Begin` has come.
+    works: bool,
     ended: bool,
 }
 
@@ -128,6 +130,7 @@ impl Worker {
             tally: Tally::new(number, now_ns),
             next_second_ns: next_second(now_ns),
             next_sweep_ns: now_ns + SWEEP_NS,
+            works: false,
             ended: false,
         };
         worker.tell(&News::Hello { worker: number, pid: std::process::id() })?;
@@ -169,7 +172,10 @@ impl Worker {
         // Late to what was due, or kept what came last in this batch waiting.
         let late_ns = woke_ns.saturating_sub(due_ns);
         let busy_ns = cpu::now_ns() - woke_ns;
-        self.tally.time(Timed::LoopLag, late_ns.max(busy_ns));
+        // While connections are opened every turn is long, and nothing is timed to the microsecond.
+        if self.works {
+            self.tally.time(Timed::LoopLag, late_ns.max(busy_ns));
+        }
         self.report_progress()
     }
 
@@ -258,9 +264,23 @@ impl Worker {
 
     fn obey(&mut self, order: Order) -> Result<(), Failure> {
         match order {
-            Order::Open(plan) => self.begin_opening(*plan)?,
-            Order::Begin { at_ns } => self.begin_work(at_ns),
+            Order::Open(plan) => {
+                // What the process has without connections is told before the first.
+                self.tell_delta()?;
+                self.begin_opening(*plan)?;
+            }
+            Order::Begin { at_ns } => {
+                self.works = true;
+                self.begin_work(at_ns);
+            }
             Order::Await { messages } => self.awaited.push_back(messages),
+            Order::Tell { stop } => {
+                if stop {
+                    self.asking.stop();
+                }
+                self.tell_delta()?;
+                self.tell(&News::Told)?;
+            }
             Order::Expect(expected) => self.count_lost(&expected),
             Order::Storm(cut) => self.begin_storm(cut),
             Order::End => {

@@ -199,7 +199,7 @@ impl Worker {
     }
 
     /// A client that will never complete its handshake: nobody waits for it.
-    fn stop_waiting(&mut self, index: usize) {
+    pub(super) fn stop_waiting(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         if slot.is(flag::UNDER_WAY) {
             slot.clear(flag::UNDER_WAY);
