@@ -137,7 +137,7 @@ fn who_is_never_let_in_again_is_a_failure_and_the_run_ends() {
     let opening = Opening { connections: 0..10, attempts: 1..u32::MAX, how: Greeting::Refused(403, None) };
     let server = Planted::start(Script { openings: vec![opening], ..Script::default() });
     let begun = Instant::now();
-    let run = storm(&server, "--back-off fixed:100ms --timeout 2s");
+    let run = storm(&server, "--back-off fixed:100ms --timeout 300ms");
     assert!(begun.elapsed() < DEADLINE);
     run.exits(1);
     assert!(run.outcome("status 403") >= 10, "{}", run.said());
