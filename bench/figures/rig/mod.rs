@@ -2,10 +2,10 @@
 //!
 //! Everything here runs in processes of its own, because one process may hold 20,000 descriptors and
 //! because only a whole process can be charged for its CPU and memory: `receiver` is the client side
-//! (thousands of connections, one thread, one epoll), `baseline` the bare server that the gateway is
-//! compared with, `lone_shard` a shard turned by hand, whose heap is watched. `process` starts and ends them and the gateway; `cpu` and `memory` read what the
-//! kernel has booked; `websocket` is the little of RFC 6455 a client needs; `pusher` keeps many
-//! pushes in flight. Nothing here knows a figure or its goal: next, `figures`.
+//! (a worker of corecast-bench: thousands of connections, one thread), `baseline` the bare server that the gateway is
+//! compared with, `lone_shard` a shard turned by hand, whose heap is watched. `process` starts and ends them
+//! and the gateway; `pusher` keeps many pushes in flight. Nothing here knows a figure or its goal: next,
+//! `figures`.
 
 pub mod baseline;
 pub mod lone_shard;
@@ -14,4 +14,4 @@ pub mod pusher;
 pub mod receiver;
 
 /// What went wrong, for people; a benchmark has nothing to decide by its kind.
-pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+pub type Outcome<T> = Result<T, crate::Failure>;

@@ -80,6 +80,20 @@ fn html_9_2_6_the_examples_of_the_standard() {
 }
 
 #[test]
+fn contract_2_a_stream_of_corecast_begins_with_its_retry_time_and_position() {
+    let stream = "retry: 1000\nid: 95405b06-0\n\nid: 95405b06-1\ndata: one\ndata: two\n\n:\n\n\
+        event: corecast.gap\ndata: {\"gap\":true}\n\n";
+    let id = |id: &str| Some(id.to_owned());
+    let expected = [
+        Seen { id: id("95405b06-0"), retry_ms: Some(1000), ..Seen::default() },
+        Seen { id: id("95405b06-1"), ..data("one\\ntwo") },
+        comment(),
+        Seen { event: Some("corecast.gap".to_owned()), ..data("{\\\"gap\\\":true}") },
+    ];
+    assert_eq!(events(stream), expected);
+}
+
+#[test]
 fn an_event_that_ends_with_crlf_leaves_nothing() {
     let (_, length) = decode(b"data: a\r\n\r\n").unwrap();
     assert_eq!(length, 11);

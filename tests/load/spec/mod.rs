@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+mod curl;
 mod event_stream;
 mod http;
 mod long_poll;
