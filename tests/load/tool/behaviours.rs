@@ -54,7 +54,8 @@ fn resetting_clients_reset_every_second_and_come_back() {
     let (_, tally) = hold("resets", "2500ms");
     let resets = tally.ended(Ended::Reset);
     assert!((12..=24).contains(&resets), "{resets} resets by six clients in two and a half seconds");
-    count(&tally, 14, behaved);
+    // The six are open again when it ends, as the others have been all the time.
+    count(&tally, 20, behaved);
     for seen in tally.clients().filter(|seen| matches!(seen.ended, Some((_, Ended::Reset)))) {
         let lived = seen.ended.unwrap().0 - seen.opened_at.unwrap();
         assert!(lived < Duration::from_millis(1500), "{lived:?}");
