@@ -3,7 +3,7 @@
 use crate::rig::Outcome;
 use crate::rig::baseline::Baseline;
 use crate::rig::process::{Gateway, Settings};
-use crate::rig::receiver::{Receiver, Role, TOPIC, user};
+use crate::rig::receiver::{Receiver, Role};
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const CONNECTIONS: u32 = 10_000;
@@ -50,8 +50,7 @@ fn bare_rate() -> Outcome<f64> {
 fn gateway_rate() -> Outcome<f64> {
     let gateway = Gateway::start(Settings { shards: 1, heartbeat_s: 600 })?;
     let mut receiver = Receiver::start(CLIENT_CORE)?;
-    let connected =
-        receiver.connect(gateway.address, CONNECTIONS, &Role::Subscriber)?;
+    let connected = receiver.connect(gateway.address, CONNECTIONS, &Role::Subscriber)?;
     receiver.stop()?;
     gateway.stop()?;
     Ok(rate(connected.started_ns, connected.ended_ns))

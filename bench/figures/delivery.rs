@@ -10,12 +10,12 @@ use bytes::Bytes;
 use corecast::client::Client;
 use corecast::message::{Name, Target};
 
+use crate::cpu;
+use crate::rig::Outcome;
 use crate::rig::baseline::{Baseline, Way};
 use crate::rig::process::{Gateway, Settings};
 use crate::rig::pusher::{Pace, Pushed, name, push, push_all};
 use crate::rig::receiver::{Receiver, Role, TOPIC, user};
-use crate::cpu;
-use crate::rig::Outcome;
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const SUBSCRIBERS: u32 = 10_000;

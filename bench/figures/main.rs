@@ -6,22 +6,22 @@
 //! `delivery` (pushes out), `arrival` (connections in), `waiting` (latency and rest), `allocations` (a shard's
 //! heap).
 
+#[allow(dead_code, reason = "the tool's, and it uses more of it")]
+#[path = "../load/cpu.rs"]
+mod cpu;
 #[path = "../load/coordinator/crew.rs"]
 mod crew;
 #[path = "../load/failure.rs"]
 mod failure;
+#[allow(dead_code, reason = "the tool's, and it uses more of it")]
+#[path = "../load/memory.rs"]
+mod memory;
 #[allow(dead_code, reason = "the tool's, and it uses more of it")]
 #[path = "../load/plan.rs"]
 mod plan;
 #[allow(dead_code, reason = "the tool's, and it uses more of it")]
 #[path = "../load/record.rs"]
 mod record;
-#[allow(dead_code, reason = "the tool's, and it uses more of it")]
-#[path = "../load/cpu.rs"]
-mod cpu;
-#[allow(dead_code, reason = "the tool's, and it uses more of it")]
-#[path = "../load/memory.rs"]
-mod memory;
 
 mod allocations;
 mod arrival;
@@ -36,10 +36,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
-use rig::Outcome;
-use rig::process::Role;
 use cpu::raise_descriptor_limit;
 pub use failure::Failure;
+use rig::Outcome;
+use rig::process::Role;
 use table::{Reading, Verdict};
 
 /// Measures what the gateway promises, beside goals and limits.

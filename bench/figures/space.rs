@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::rig::baseline::Baseline;
-use crate::memory::{Resident, Slab, resident, settled, slab};
-use crate::rig::process::{Gateway, Settings};
-use crate::rig::receiver::{Receiver, Role, TOPIC, user};
 use crate::memory;
+use crate::memory::{Resident, Slab, resident, settled, slab};
 use crate::rig::Outcome;
+use crate::rig::baseline::Baseline;
+use crate::rig::process::{Gateway, Settings};
+use crate::rig::receiver::{Receiver, Role};
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const CONNECTIONS: u32 = 15_000;
@@ -15,10 +15,6 @@ const RECEIVER_CORE: usize = 1;
 const BASELINE_CORE: usize = 0;
 /// Readings that differ by less have settled: 2 bytes a connection.
 const SLACK_BYTES: u64 = 32 * 1024;
-
-fn upgrade() -> Upgrade {
-    Upgrade { topics: "news".to_owned() }
-}
 
 /// RSS of the gateway process with all connections less RSS with none, per connection. The difference
 /// starts at an idle gateway that has never served anybody, so it contains what the first client costs:

@@ -3,9 +3,10 @@
 //! Reads other processes; never measures by wall clock. Next: `memory`, its counterpart.
 
 use std::fs;
+use std::num::NonZeroU64;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
 
 use crate::Failure;
 
@@ -14,6 +15,12 @@ pub fn pin(core: usize) -> Result<(), Failure> {
     let mut cores = CpuSet::new();
     cores.set(core);
     Ok(sched_setaffinity(None, &cores)?)
+}
+
+/// Has this thread's timers end when they are due, and not up to 50 µs later, the kernel's default slack
+/// (prctl(2), PR_SET_TIMERSLACK).
+pub fn wake_on_time() -> Result<(), Failure> {
+    Ok(set_current_timer_slack(NonZeroU64::new(1))?)
 }
 
 /// CPU that all threads of a process have used so far, user and system, in nanoseconds.

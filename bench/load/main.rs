@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         Mode::Compare(arguments) => offline::compare(&arguments).map(|()| 0),
         Mode::Page(arguments) => offline::page(&arguments).map(|()| 0),
         Mode::Size(arguments) => offline::size(&arguments).map(|()| 0),
+        Mode::Stamp(arguments) => offline::stamp(&arguments).map(|()| 0),
         Mode::Worker(arguments) => worker::run(&arguments).map(|()| 0),
     };
     match outcome {

@@ -112,7 +112,11 @@ impl Slab {
 
 /// Reads until three readings in a row, 200 ms apart, are within `slack` of each other by `size`, and
 /// gives the last. Freed sockets go a grace period later, and an allocator may return pages late.
-pub fn settled<T>(slack: u64, read: impl Fn() -> Result<T, Failure>, size: impl Fn(&T) -> u64) -> Result<T, Failure> {
+pub fn settled<T>(
+    slack: u64,
+    read: impl Fn() -> Result<T, Failure>,
+    size: impl Fn(&T) -> u64,
+) -> Result<T, Failure> {
     let deadline = Instant::now() + Duration::from_secs(15);
     let mut calm = 0;
     let mut last = read()?;

@@ -1,12 +1,13 @@
 //! Modes that connect to nobody: they read reports and print.
 
-use std::io::Write as _;
 use std::io;
+use std::io::Write as _;
 use std::path::Path;
 
-use crate::arguments::{Compare, Page, Size};
+use crate::arguments::{Compare, Page, Size, StampMode};
 use crate::failure::{Failure, Usage};
-use crate::{failure, report, size};
+use crate::wire::stamp::{self, Stamp};
+use crate::{cpu, failure, report, size};
 
 /// `compare`
 pub fn compare(asked: &Compare) -> Result<(), Failure> {
@@ -49,4 +50,17 @@ pub fn size(asked: &Size) -> Result<(), Failure> {
         return Ok(writeln!(out, "{}", serde_json::json!(estimate))?);
     }
     Ok(size::print(&estimate, &mut out)?)
+}
+
+/// `stamp`
+pub fn stamp(asked: &StampMode) -> Result<(), Failure> {
+    let size = asked.size.0 as usize;
+    if size < stamp::LENGTH {
+        return Err(Usage(format!("--size must be at least {}: a stamp is that long", stamp::LENGTH)).into());
+    }
+    let at_ns = if asked.wall { cpu::unix_ns() } else { cpu::now_ns() };
+    let stamp = Stamp { publisher: asked.publisher, seq: asked.seq, at_ns, wall: asked.wall };
+    let mut out = io::stdout().lock();
+    out.write_all(&stamp::payload(stamp, size))?;
+    Ok(out.write_all(b"\n")?)
 }

@@ -34,7 +34,12 @@ impl Server {
             pss_before: resident.pss,
             slab_before: slab_bytes(),
             cpu_before_ns: cpu::used_ns(pid)?,
-            cost: ServerCost { pid, name: name.clone(), rss_before_bytes: resident.rss, ..Default::default() },
+            cost: ServerCost {
+                pid,
+                name: name.clone(),
+                rss_before_bytes: resident.rss,
+                ..Default::default()
+            },
             name,
         })
     }
@@ -65,8 +70,7 @@ impl Server {
         let used_ns = cpu::used_ns(self.pid).map_err(|error| self.gone(&error))? - self.cpu_before_ns;
         self.cost.work_cpu_s = used_ns as f64 / 1e9;
         self.cost.work_cores = self.cost.work_cpu_s / took_s.max(1e-9);
-        self.cost.cpu_s_per_million =
-            (messages > 0).then(|| self.cost.work_cpu_s * 1e6 / messages as f64);
+        self.cost.cpu_s_per_million = (messages > 0).then(|| self.cost.work_cpu_s * 1e6 / messages as f64);
         Ok(())
     }
 

@@ -14,8 +14,8 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 
-use super::process::{Helper, Role};
 use super::Outcome;
+use super::process::{Helper, Role};
 use crate::cpu;
 
 /// The gateway's `limits.socket_send_bytes`.

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 use super::{Outcome, baseline, lone_shard};
-use crate::cpu;
+use crate::{Failure, cpu};
 
 /// What this program does when it was started by itself.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -216,7 +216,7 @@ impl Gateway {
         Ok(())
     }
 
-    fn complaint(&self, what: &str) -> Box<dyn std::error::Error> {
+    fn complaint(&self, what: &str) -> Failure {
         let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
         format!("the gateway {what}; it said:\n{log}").into()
     }

@@ -140,7 +140,9 @@ impl Receiver {
     /// Waits for what `expect` asked for. Errors: a connection was lost.
     pub fn received(&mut self, within: Duration) -> Outcome<Received> {
         match self.next(within)? {
-            News::Received { counts, at_ns } if counts.dropped == 0 => Ok(Received { counts: *counts, at_ns }),
+            News::Received { counts, at_ns } if counts.dropped == 0 => {
+                Ok(Received { counts: *counts, at_ns })
+            }
             other => Err(failure!("while receiving, the receiver reports {other:?}")),
         }
     }

@@ -14,7 +14,8 @@ use std::time::Duration;
 use crate::plan::{Behaviour, Check, Transport};
 
 pub use modes::{
-    Chat, ChatShape, Compare, Echo, Fanout, Hold, Page, RequestMode, Size, Storm, Unicast, WorkerArguments,
+    Chat, ChatShape, Compare, Echo, Fanout, Hold, Page, RequestMode, Size, StampMode, Storm, Unicast,
+    WorkerArguments,
 };
 pub use values::{Amount, Mix, PerSecond, Rate, Sources};
 
@@ -52,6 +53,8 @@ pub enum Mode {
     Page(Page),
     /// Estimate peak rates, nodes and memory.
     Size(Size),
+    /// Print one payload with a stamp, for publishers of your own.
+    Stamp(StampMode),
     /// A process of connections, started by the tool itself.
     #[command(hide = true)]
     Worker(WorkerArguments),
@@ -193,7 +196,7 @@ pub struct Publishing {
     /// Messages to publish.
     #[arg(short = 'm', long, default_value = "100")]
     pub messages: Amount,
-    /// Bytes of each payload, at least 48.
+    /// Bytes of each payload, at least 34.
     #[arg(short = 's', long, default_value = "256")]
     pub size: Amount,
     /// Messages a second, as 100/s; max for as fast as they are accepted; lockstep: the next when all have
@@ -217,7 +220,7 @@ pub enum PublishBy {
     Http,
     /// A command for each message.
     Command,
-    /// Somebody else, for as long as --linger says; payloads with stamps are timed (`corecast-bench stamp`).
+    /// Somebody else, for as long as --linger says; payloads with stamps are timed (corecast-bench stamp prints one).
     None,
 }
 

@@ -158,7 +158,7 @@ pub struct Chat {
     /// Messages of each sender.
     #[arg(short = 'm', long, default_value = "10")]
     pub messages: Amount,
-    /// Bytes of {{payload}}, at least 48.
+    /// Bytes of {{payload}}, at least 34.
     #[arg(short = 's', long, default_value = "128")]
     pub size: Amount,
     /// How long to wait for what is still on its way after the last.
@@ -250,6 +250,23 @@ pub struct Size {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `corecast-bench stamp`
+#[derive(Clone, Debug, Args)]
+pub struct StampMode {
+    /// The publisher's number.
+    #[arg(long, default_value_t = 1)]
+    pub publisher: u16,
+    /// The message's number, from 1 up for each receiver.
+    #[arg(long, default_value_t = 1)]
+    pub seq: u32,
+    /// By the wall clock: the receiver is another host, with a synchronised clock.
+    #[arg(long)]
+    pub wall: bool,
+    /// Bytes of the payload, at least 34.
+    #[arg(short = 's', long, default_value = "64")]
+    pub size: Amount,
 }
 
 /// `corecast-bench worker`

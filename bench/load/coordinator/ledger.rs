@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::Transport;
 use crate::record::{Counts, Delta, Distribution, Outcome, Timed};
 use crate::report::{Phase, Quantiles, Second, Times, ToolCost};
 
@@ -194,14 +193,5 @@ impl Ledger {
             loop_lag,
             bottleneck,
         }
-    }
-}
-
-/// What to time in the lines of a run.
-pub fn timed_of(transport: Transport, publishes: bool) -> Timed {
-    match transport {
-        _ if publishes => Timed::Delivery,
-        Transport::Http => Timed::Response,
-        _ => Timed::Connect,
     }
 }

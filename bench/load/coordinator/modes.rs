@@ -281,7 +281,9 @@ fn curl_target(text: &str, arguments: &RequestMode) -> Result<Target, Failure> {
 
 fn body_text(body: &str) -> Result<String, Failure> {
     match body.strip_prefix('@') {
-        Some(path) => std::fs::read_to_string(path).map_err(|error| usage(&format!("--body {path}: {error}"))),
+        Some(path) => {
+            std::fs::read_to_string(path).map_err(|error| usage(&format!("--body {path}: {error}")))
+        }
         None => Ok(body.to_owned()),
     }
 }
@@ -442,7 +444,8 @@ pub fn storm(arguments: &Storm) -> Result<u8, Failure> {
     }
     let connections = u64::from(scenario.plan.count);
     let goal = Goal::Connections(connections);
-    let mut session = Session::start("storm", scenario, &arguments.output, Timed::Reconnect, &[("connect", goal)])?;
+    let mut session =
+        Session::start("storm", scenario, &arguments.output, Timed::Reconnect, &[("connect", goal)])?;
     session.open()?;
     let cut = match (arguments.by_server, arguments.reset) {
         (Some(_), _) => Cut::ByServer,

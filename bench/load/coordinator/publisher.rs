@@ -86,6 +86,7 @@ pub fn way(publishing: &Publishing, unicast: bool) -> Result<Option<Box<dyn Way>
 
 /// Publishes everything. In lockstep each message but the first waits for a word through `go`.
 pub fn run(job: &Job, way: &mut dyn Way, go: &Receiver<()>) -> Result<Published, Failure> {
+    cpu::wake_on_time()?;
     let mut tally = Publisher::default();
     let mut per_user = vec![0; job.users.unwrap_or(0) as usize];
     let mut random = crate::worker::Random::new(job.seed);
@@ -141,7 +142,8 @@ struct Corecast {
 
 impl Corecast {
     fn connect(publishing: &Publishing, unicast: bool) -> Result<Self, Failure> {
-        let socket = publishing.socket.clone().unwrap_or_else(|| corecast::control::default_path(Path::new("")));
+        let socket =
+            publishing.socket.clone().unwrap_or_else(|| corecast::control::default_path(Path::new("")));
         let client = Client::connect(&socket).map_err(|error| {
             failure!("no gateway answers on {}: {error:?}; --socket names another", socket.display())
         })?;
@@ -157,7 +159,8 @@ impl Corecast {
 
     fn hear(&mut self, tally: &mut Publisher) -> Result<(), Failure> {
         let (id, answer) = self.client.receive().map_err(|error| failure!("{error:?}"))?;
-        let push = self.in_flight.remove(&id).ok_or_else(|| failure!("an answer to nothing that was asked"))?;
+        let push =
+            self.in_flight.remove(&id).ok_or_else(|| failure!("an answer to nothing that was asked"))?;
         match answer {
             Ok(Answer::Pushed(_)) => tally.accepted += 1,
             Err(CommandError { code: ErrorCode::Busy, .. }) => {

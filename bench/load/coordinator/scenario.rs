@@ -152,7 +152,9 @@ pub fn known(text: &str, variables: Option<&Variables>) -> Result<(), Failure> {
     let template = Template::parse(text).map_err(|error| usage(&error.to_string()))?;
     for name in template.names() {
         if !is_known(name, variables) {
-            return Err(usage(&format!("nothing is called {{{{{name}}}}} in {text:?}: it is no column of --csv")));
+            return Err(usage(&format!(
+                "nothing is called {{{{{name}}}}} in {text:?}: it is no column of --csv"
+            )));
         }
     }
     Ok(())
@@ -160,8 +162,8 @@ pub fn known(text: &str, variables: Option<&Variables>) -> Result<(), Failure> {
 
 fn targets_of(place: &Where) -> Result<Vec<Target>, Failure> {
     if let Some(path) = &place.targets {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| usage(&format!("{}: {error}", path.display())))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| usage(&format!("{}: {error}", path.display())))?;
         let lines = targets::parse(&path.display().to_string(), &text);
         let lines = lines.map_err(|error| usage(&error.to_string()))?;
         let line = |line: targets::Line| {
@@ -202,7 +204,8 @@ pub fn target(
     place: &Where,
 ) -> Result<Target, Failure> {
     let header = |header: &String| {
-        let (name, value) = header.split_once(':').ok_or_else(|| usage(&format!("{header:?} is no header")))?;
+        let (name, value) =
+            header.split_once(':').ok_or_else(|| usage(&format!("{header:?} is no header")))?;
         Ok((name.trim().to_owned(), value.trim().to_owned()))
     };
     let transport = transport.unwrap_or_else(|| transport_of(&url));

@@ -34,7 +34,6 @@ pub struct Session {
     latency: Timed,
     server: Option<Server>,
     started_unix: SystemTime,
-    started_ns: u64,
     /// Connections open when all had been tried.
     opened: u64,
     connect_s: f64,
@@ -72,7 +71,6 @@ impl Session {
             latency,
             server,
             started_unix: SystemTime::now(),
-            started_ns,
             opened: 0,
             connect_s: 0.0,
             rates: Vec::new(),

@@ -173,7 +173,8 @@ impl Worker {
         let slot = &self.slots[index];
         let aim = &self.scene.aims[usize::from(slot.target)];
         let Work::Request { binary, payload_bytes, .. } = self.scene.work else { return };
-        let stamp = Stamp { publisher: 0, seq: self.tally.counts.sent as u32, at_ns: slot.since_ns, wall: false };
+        let stamp =
+            Stamp { publisher: 0, seq: self.tally.counts.sent as u32, at_ns: slot.since_ns, wall: false };
         let payload = stamp::payload(stamp, payload_bytes.max(stamp::LENGTH));
         let payload = String::from_utf8_lossy(&payload[..payload_bytes]);
         let values = Values { payload: &payload, ..self.values(slot) };
@@ -218,7 +219,9 @@ impl Worker {
         let all = routes.len() as u64;
         self.asking = Asking { running: true, begun_ns: at_ns, limit: 0, ..Asking::default() };
         for (place, route) in routes.into_iter().enumerate() {
-            let Some(index) = self.slots.iter().position(|slot| slot.number == route.sender) else { continue };
+            let Some(index) = self.slots.iter().position(|slot| slot.number == route.sender) else {
+                continue;
+            };
             self.asking.limit += messages;
             self.asking.publishers.insert(route.sender, route.publisher);
             // Spread over the first interval, so that they do not send in step.
@@ -244,7 +247,8 @@ impl Worker {
         sender.sent[place] += 1;
         sender.left -= 1;
         let (to, seq) = (sender.route.to[place].clone(), sender.sent[place]);
-        let (publisher, next_ns, more) = (sender.route.publisher, due_ns + sender.interval_ns, sender.left > 0);
+        let (publisher, next_ns, more) =
+            (sender.route.publisher, due_ns + sender.interval_ns, sender.left > 0);
         let payload = stamp::payload(Stamp { publisher, seq, at_ns: due_ns, wall: false }, payload_bytes);
         let payload = String::from_utf8_lossy(&payload);
         if let Some(message) = &self.scene.message {

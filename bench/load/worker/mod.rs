@@ -29,10 +29,10 @@ use rustix::net::{RecvFlags, SendFlags};
 use crate::arguments::WorkerArguments;
 use crate::plan::{BackOff, Behaviour, Expected, News, Order, Work};
 use crate::record::{Error, Timed};
-use crate::{Failure, cpu, memory};
+use crate::{Failure, cpu, failure, memory};
+pub use scene::Random;
 use scene::Scene;
 use slots::{NOBODY, Slot, State, flag};
-pub use scene::Random;
 use tally::Tally;
 use timers::{Due, Timers};
 
@@ -47,26 +47,26 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// How often deadlines of handshakes and responses are looked at.
 const SWEEP_NS: u64 = SECOND_NS / 4;
 
-/// Runs the threads of a worker process until the coordinator ends them.
+/// Runs the threads of a worker process until the coordinator ends them; the first is the process's own.
 pub fn run(arguments: &WorkerArguments) -> Result<(), Failure> {
     cpu::raise_descriptor_limit()?;
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..arguments.threads)
-            .map(|thread| {
-                let core = arguments.pin.get(usize::from(thread)).copied();
-                scope.spawn(move || {
-                    core.map_or(Ok(()), cpu::pin).map_err(|error| error.to_string())?;
-                    let mut worker = Worker::new(arguments, thread).map_err(|error| error.to_string())?;
-                    worker.run().map_err(|error| error.to_string())
-                })
-            })
-            .collect();
-        let mut outcome = Ok(());
-        for thread in threads {
-            outcome = outcome.and(thread.join().unwrap_or_else(|_| Err("a thread panicked".to_owned())));
+        let others = (1..arguments.threads).map(|thread| scope.spawn(move || run_thread(arguments, thread)));
+        let others: Vec<_> = others.collect();
+        let mut outcome = run_thread(arguments, 0);
+        for thread in others {
+            outcome = outcome.and(thread.join().unwrap_or_else(|_| Err(failure!("a thread panicked"))));
         }
-        outcome.map_err(Failure::from)
+        outcome
     })
+}
+
+fn run_thread(arguments: &WorkerArguments, thread: u16) -> Result<(), Failure> {
+    if let Some(&core) = arguments.pin.get(usize::from(thread)) {
+        cpu::pin(core)?;
+    }
+    cpu::wake_on_time()?;
+    Worker::new(arguments, thread)?.run()
 }
 
 /// One thread of connections.
@@ -151,8 +151,7 @@ impl Worker {
     fn turn(&mut self) -> Result<(), Failure> {
         let due_ns = self.due_ns();
         let wait_ns = due_ns.saturating_sub(cpu::now_ns());
-        let wait =
-            Timespec { tv_sec: (wait_ns / SECOND_NS) as i64, tv_nsec: (wait_ns % SECOND_NS) as i64 };
+        let wait = Timespec { tv_sec: (wait_ns / SECOND_NS) as i64, tv_nsec: (wait_ns % SECOND_NS) as i64 };
         let mut events = std::mem::take(&mut self.events);
         events.clear();
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&wait)) {
@@ -383,7 +382,8 @@ impl Worker {
     fn count_fault(&mut self, index: usize, was: State) {
         let slot = &mut self.slots[index];
         if was == State::Open {
-            self.tally.counts.dropped += u64::from(self.scene.holds);
+            // What a storm takes was wanted.
+            self.tally.counts.dropped += u64::from(self.scene.holds && self.storm.is_none());
         } else {
             self.tally.counts.failed += 1;
             slot.failures = slot.failures.saturating_add(1);

@@ -225,9 +225,7 @@ impl Worker {
         let headers = aim.headers.iter().map(|(name, value)| (name.as_str(), values.render(value)));
         let mut lines = lines(headers);
         match aim.transport {
-            Transport::WebSocket => {
-                websocket::request(&aim.host, &path, &lines, aim.subprotocol.as_deref())
-            }
+            Transport::WebSocket => websocket::request(&aim.host, &path, &lines, aim.subprotocol.as_deref()),
             Transport::EventStream => {
                 lines.push_str("Accept: text/event-stream\r\n");
                 http::request("GET", &path, &aim.host, &lines, None, false)

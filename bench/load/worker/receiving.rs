@@ -109,7 +109,9 @@ impl Worker {
             Some(mut carry) => {
                 carry.extend_from_slice(&buffer[..read]);
                 match self.consume(index, &carry) {
-                    Taken::Used(_) if carry.len() > CARRY_BYTES_MAX => self.end(index, Some(Error::BadProtocol)),
+                    Taken::Used(_) if carry.len() > CARRY_BYTES_MAX => {
+                        self.end(index, Some(Error::BadProtocol))
+                    }
                     Taken::Used(used) => {
                         carry.drain(..used);
                         if !carry.is_empty() {

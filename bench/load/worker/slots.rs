@@ -167,7 +167,8 @@ impl Slot {
     pub fn keep_tracks(&mut self) {
         let Some(rare) = self.rare.take() else { return };
         if !rare.missing.is_empty() || !rare.others.is_empty() {
-            self.rare = Some(Box::new(Rare { missing: rare.missing, others: rare.others, ..Rare::default() }));
+            self.rare =
+                Some(Box::new(Rare { missing: rare.missing, others: rare.others, ..Rare::default() }));
         }
     }
 

@@ -49,7 +49,8 @@ pub fn hear(newest: &mut u32, missing: &mut Vec<(u32, u32)>, seq: u32) -> Heard 
 
 /// Messages of 1 to `last` that never came; what came beyond `last` is not counted.
 pub fn lost(newest: u32, missing: &[(u32, u32)], last: u32) -> u64 {
-    let within = |&(first, end): &(u32, u32)| u64::from(end.min(last).saturating_add(1).saturating_sub(first));
+    let within =
+        |&(first, end): &(u32, u32)| u64::from(end.min(last).saturating_add(1).saturating_sub(first));
     u64::from(last.saturating_sub(newest)) + missing.iter().map(within).sum::<u64>()
 }
 
