@@ -23,7 +23,13 @@ fn drawn(page: &Path) -> String {
     let (status, dom, log) = chromium(page).ended_with_errors();
     assert_eq!(status, 0, "{log}");
     assert_eq!(complaints(&log), [""; 0], "{log}");
-    dom
+    without_scripts(&dom)
+}
+
+/// What stands on the page, without what drew it.
+fn without_scripts(dom: &str) -> String {
+    let parts = dom.split("<script");
+    parts.map(|part| part.split_once("</script>").map_or(part, |(_, rest)| rest)).collect()
 }
 
 /// What a page has written to its console, its uncaught errors among it.
