@@ -134,7 +134,7 @@ pub struct Row {
     pub before: Option<f64>,
     /// Of the whole second run.
     pub after: Option<f64>,
-    /// After over before; none where before is 0 or either is missing.
+    /// After over before; none where before is not above 0, or either is missing or negative.
     pub ratio: Option<f64>,
     /// The seconds of both runs, where there are enough.
     pub spreads: Option<[Spread; 2]>,
@@ -172,7 +172,8 @@ impl Row {
 
 fn ratio(before: Option<f64>, after: Option<f64>) -> Option<f64> {
     let (before, after) = (before?, after?);
-    (before > 0.0).then(|| after / before)
+    // Memory may have shrunk below what it was: no ratio says anything then.
+    (before > 0.0 && after >= 0.0).then(|| after / before)
 }
 
 /// Quartiles of what is left without the first and the last, which were cut off by the clock.
@@ -217,7 +218,8 @@ fn warnings([before, after]: [&Report; 2]) -> Vec<String> {
     differ("the version of the tool", before.tool.clone(), after.tool.clone());
     let by = |report: &Report| report.publisher.as_ref().map_or("nobody".to_owned(), |from| from.by.clone());
     differ("the publisher", by(before), by(after));
-    let amounts: [(&str, fn(&Report) -> f64); 2] = [
+    type Amount = (&'static str, fn(&Report) -> f64);
+    let amounts: [Amount; 2] = [
         ("the number of connections", |report| report.totals.opened as f64),
         ("the payload of a message, in bytes,", |report| {
             report.totals.payload_bytes as f64 / report.totals.messages.max(1) as f64
@@ -270,19 +272,6 @@ fn per_second(report: &Report, count: fn(&Counts) -> u64) -> Vec<f64> {
     active.map(|second| count(&second.counts) as f64 / second.wall_s).collect()
 }
 
-/// A figure of a distribution, with its name.
-type Figure = (&'static str, fn(&Quantiles) -> f64);
-
-/// The figures of a distribution that are compared.
-const FIGURES: [Figure; 6] = [
-    ("p50", |times| times.p50),
-    ("p90", |times| times.p90),
-    ("p95", |times| times.p95),
-    ("p99", |times| times.p99),
-    ("p99.9", |times| times.p99_9),
-    ("max", |times| times.max),
-];
-
 fn latencies(both: [&Report; 2]) -> Vec<Row> {
     let mut rows = Vec::new();
     for timed in [Timed::Connect, Timed::Delivery, Timed::Response, Timed::Reconnect] {
@@ -290,7 +279,7 @@ fn latencies(both: [&Report; 2]) -> Vec<Row> {
         if whole.iter().all(Option::is_none) {
             continue;
         }
-        for (name, figure) in FIGURES {
+        for (name, figure) in Quantiles::FIGURES {
             let name = format!("{} {name}", timed_name(timed));
             let values = whole.map(|times| times.map(|times| figure(&times.quantiles)));
             let in_second =
@@ -326,7 +315,8 @@ fn costs(both: [&Report; 2]) -> Vec<Row> {
 }
 
 fn failures(both: [&Report; 2]) -> Vec<Row> {
-    let counts: [(&str, fn(&Counts) -> u64); 6] = [
+    type Failure = (&'static str, fn(&Counts) -> u64);
+    let counts: [Failure; 6] = [
         ("failed connects", |counts| counts.failed),
         ("dropped connections", |counts| counts.dropped),
         ("unsuccessful requests", |counts| counts.unsuccessful),
@@ -334,7 +324,7 @@ fn failures(both: [&Report; 2]) -> Vec<Row> {
         ("duplicated messages", |counts| counts.duplicated),
         ("messages out of order", |counts| counts.reordered),
     ];
-    let row = |(name, count): (&str, fn(&Counts) -> u64)| {
+    let row = |(name, count): Failure| {
         Row::new(name, Unit::Count, Good::Less, both.map(|report| Some(count(&report.totals) as f64)))
     };
     let share = both.map(|report| Some(report.verdict.failure_share));

@@ -112,7 +112,7 @@ fn system_descriptors(file_nr: &str) -> Option<u64> {
     Some(limit.saturating_sub(allocated))
 }
 
-/// `32768	60999`: first and last, both usable (ip-sysctl).
+/// `32768` and `60999`: first and last, both usable (ip-sysctl).
 fn ports(range: &str) -> Option<(u64, u64)> {
     let mut numbers = range.split_whitespace().map(str::parse::<u64>);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))

@@ -132,6 +132,21 @@ pub struct Quantiles {
     pub max: f64,
 }
 
+/// One figure of a distribution, with its name.
+pub type Figure = (&'static str, fn(&Quantiles) -> f64);
+
+impl Quantiles {
+    /// Those that are printed, in order.
+    pub const FIGURES: [Figure; 6] = [
+        ("p50", |times| times.p50),
+        ("p90", |times| times.p90),
+        ("p95", |times| times.p95),
+        ("p99", |times| times.p99),
+        ("p99.9", |times| times.p99_9),
+        ("max", |times| times.max),
+    ];
+}
+
 /// A distribution with its usual figures.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Times {

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::text::{bytes, number, right, short, time};
+use super::text::{bytes, right, short, time};
+use super::verdict::failures;
 use super::{Quantiles, Second};
 use crate::record::{Counts, Error, Outcome, Timed};
 
@@ -104,7 +105,13 @@ impl Progress {
     }
 
     /// Shows one second. `latency` is what this phase times; it also says what counts as succeeded.
+    /// While connections are opened, that is the connect, whatever the run goes on to time.
     pub fn second(&mut self, second: &Second, latency: Option<Timed>) {
+        let latency = match (self.goal, latency) {
+            (Goal::Connections(_), Some(Timed::Reconnect)) => Some(Timed::Reconnect),
+            (Goal::Connections(_), _) => Some(Timed::Connect),
+            (_, latency) => latency,
+        };
         let lines = self.lines.second(second, latency, self.columns);
         if !self.quiet {
             self.say(&lines);
@@ -203,10 +210,10 @@ impl Lines {
         let per_second = |count: f64| if second.wall_s > 0.0 { count / second.wall_s } else { 0.0 };
         let column = |head, width, spare, text| Column { head, width, spare, text };
         vec![
-            column("time", 6, 0, joined(format!("{:.0} s", second.elapsed_s))),
+            column("time", 6, 0, elapsed(second.elapsed_s)),
             column("open", 9, 0, super::text::grouped(second.open)),
             column(done_name(latency), 9, 0, short(done(&self.totals, latency) as f64)),
-            column("failed", 7, 0, short(failed(&self.totals) as f64)),
+            column("failed", 7, 0, short(failures(&self.totals) as f64)),
             column("rate/s", 8, 0, short(per_second(done(&second.counts, latency) as f64).round())),
             column("max", 7, 1, took(|times| times.max)),
             column("min", 7, 4, took(|times| times.min)),
@@ -287,6 +294,11 @@ fn joined(text: String) -> String {
     text.replace(' ', "")
 }
 
+/// Tenths as long as they fit: the last second of a phase is a short one.
+fn elapsed(seconds: f64) -> String {
+    if seconds < 1000.0 { format!("{seconds:.1}s") } else { format!("{seconds:.0}s") }
+}
+
 fn done_name(latency: Option<Timed>) -> &'static str {
     match latency {
         Some(Timed::Connect | Timed::Reconnect) => "opened",
@@ -301,10 +313,6 @@ fn done(counts: &Counts, latency: Option<Timed>) -> u64 {
         "responses" => counts.succeeded,
         _ => counts.messages,
     }
-}
-
-fn failed(counts: &Counts) -> u64 {
-    counts.failed + counts.dropped + counts.unsuccessful + counts.lost + counts.duplicated + counts.reordered
 }
 
 #[cfg(test)]
@@ -327,7 +335,7 @@ mod tests {
             lines[..2],
             [
                 "  time      open    opened  failed   rate/s     max     min    mean     p99    bytes  bytes/s codes",
-                "    1s     1,000     1,000       0    1,000  27.0ms   209µs  1.06ms  3.18ms   302KiB   302KiB \
+                "  1.0s     1,000     1,000       0    1,000  27.0ms   209µs  1.06ms  3.18ms   302KiB   302KiB \
                  101:1,000",
             ]
         );
@@ -368,7 +376,7 @@ mod tests {
     fn totals_run_on_and_the_rate_is_of_the_second() {
         let lines = printed(120);
         let cells: Vec<&str> = lines[2].split_whitespace().collect();
-        assert_eq!(cells[..5], ["2s", "2,000", "2,000", "0", "1,000"]);
+        assert_eq!(cells[..5], ["2.0s", "2,000", "2,000", "0", "1,000"]);
     }
 
     #[test]

@@ -182,7 +182,7 @@ pub fn timed_name(timed: Timed) -> &'static str {
 
 fn times(report: &Report) -> Option<Section> {
     let mut section = Section::new("TIMES, µs");
-    section.heads = vec!["p50", "p90", "p95", "p99", "p99.9", "max"];
+    section.heads = Quantiles::FIGURES.map(|(name, _)| name).to_vec();
     for (timed, times) in &report.times {
         if times.quantiles.count > 0 && *timed != Timed::LoopLag {
             section.rows.push(quantile_row(timed_name(*timed), &times.quantiles));
@@ -195,8 +195,8 @@ fn times(report: &Report) -> Option<Section> {
 }
 
 fn quantile_row(name: &str, times: &Quantiles) -> Vec<String> {
-    let figures = [times.p50, times.p90, times.p95, times.p99, times.p99_9, times.max];
-    std::iter::once(name.to_owned()).chain(figures.map(number)).collect()
+    let figures = Quantiles::FIGURES.map(|(_, figure)| number(figure(times)));
+    std::iter::once(name.to_owned()).chain(figures).collect()
 }
 
 fn traffic(totals: &Counts) -> Section {

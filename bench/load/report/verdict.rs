@@ -25,6 +25,11 @@ impl Kind {
     }
 }
 
+/// Everything that went wrong, of whatever kind.
+pub fn failures(counts: &Counts) -> u64 {
+    counts.failed + counts.dropped + counts.unsuccessful + counts.lost + counts.duplicated + counts.reordered
+}
+
 /// Judges a run. `tolerated` is `--tolerate`, 0 to 1; `unreachable` is that no connection was ever made and
 /// none can be expected.
 ///

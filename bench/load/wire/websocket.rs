@@ -79,6 +79,8 @@ impl fmt::Display for Fault {
 }
 
 /// Where the answer to `request` ends in `input`; `None` while it is incomplete. Source: RFC 6455 4.1.
+///
+/// Which subprotocol the server chose is not looked at: many choose none and speak it all the same.
 pub fn accepted(input: &[u8]) -> Result<Option<usize>, Refusal> {
     let mut slots = [EMPTY_HEADER; http::HEADER_LINES_MAX];
     let bad = |bad| Refusal { status: None, retry_after_s: None, head_bytes: 0, fault: Fault::Head(bad) };

@@ -5,9 +5,11 @@
 
 use serde::Serialize;
 
+use super::RUNS;
 use crate::record::{Counts, Distribution, Timed};
 use crate::report::summary::timed_name;
 use crate::report::text::{bytes, grouped, number, time};
+use crate::report::verdict::failures;
 use crate::report::{Quantiles, Report, Second};
 
 /// Points of a series; more than a chart has pixels is for nobody.
@@ -64,6 +66,8 @@ pub struct Series {
     pub colour: usize,
     /// How it is drawn.
     pub stroke: Stroke,
+    /// Drawn broader: the first of two runs, so that it is seen beneath the second where both are the same.
+    pub broad: bool,
     /// x and y; y is none where there was nothing.
     pub points: Vec<(f64, Option<f64>)>,
 }
@@ -112,11 +116,11 @@ pub fn charts(reports: &[&Report]) -> Vec<Chart> {
 
 /// `before` and `after`; one run needs no name.
 fn run_name(reports: &[&Report], run: usize) -> &'static str {
-    match (reports.len(), run) {
-        (0 | 1, _) => "",
-        (_, 0) => "before",
-        _ => "after",
-    }
+    if reports.len() == 1 { "" } else { RUNS[run] }
+}
+
+fn is_beneath(reports: &[&Report], run: usize) -> bool {
+    reports.len() == 2 && run == 0
 }
 
 fn series_name(run: &str, line: &str) -> String {
@@ -134,6 +138,7 @@ fn over_time(reports: &[&Report], title: &str, y: Y, lines: &[Line]) -> Chart {
                 // One run: a colour for each line. Two: a colour for each run.
                 colour: if reports.len() == 1 { index } else { run },
                 stroke: STROKES[index % STROKES.len()],
+                broad: is_beneath(reports, run),
                 points: thinned(&report.seconds, *figure),
             });
         }
@@ -175,14 +180,14 @@ fn described(series: &[Series], y: Y) -> String {
     let sentence = |series: &Series| {
         let values: Vec<f64> = series.points.iter().filter_map(|(_, y)| *y).collect();
         let highest = values.iter().copied().fold(0.0, f64::max);
-        let name = if series.name.is_empty() { String::new() } else { format!("{}: ", series.name) };
-        format!("{name}highest {}, last {}.", text(highest), text(values.last().copied().unwrap_or(0.0)))
+        let last = values.last().copied().unwrap_or(0.0);
+        format!("{}: highest {}, last {}.", series.name, text(highest), text(last))
     };
     series.iter().map(sentence).collect::<Vec<_>>().join(" ")
 }
 
 fn connections(reports: &[&Report]) -> Chart {
-    let lines: [Line; 1] = [("", |seconds| seconds.last().map(|second| second.open as f64))];
+    let lines: [Line; 1] = [("open", |seconds| seconds.last().map(|second| second.open as f64))];
     let mut chart = over_time(reports, "Open connections", Y::Count, &lines);
     // The run began with none.
     chart.series.iter_mut().for_each(|series| series.points.insert(0, (0.0, Some(0.0))));
@@ -196,31 +201,24 @@ fn per_second(seconds: &[Second], count: fn(&Counts) -> u64) -> Option<f64> {
 }
 
 fn rates(reports: &[&Report]) -> Vec<Chart> {
-    fn failures(counts: &Counts) -> u64 {
-        counts.failed
-            + counts.dropped
-            + counts.unsuccessful
-            + counts.lost
-            + counts.duplicated
-            + counts.reordered
-    }
-    let rates: [(&str, fn(&Counts) -> u64, Line); 4] = [
+    type Rate = (&'static str, fn(&Counts) -> u64, Line);
+    let rates: [Rate; 4] = [
         (
             "Messages per second",
             |counts| counts.messages,
-            ("", |seconds| per_second(seconds, |counts| counts.messages)),
+            ("messages/s", |seconds| per_second(seconds, |counts| counts.messages)),
         ),
         (
             "Responses per second",
             |counts| counts.succeeded + counts.unsuccessful,
-            ("", |seconds| per_second(seconds, |counts| counts.succeeded + counts.unsuccessful)),
+            ("responses/s", |seconds| per_second(seconds, |counts| counts.succeeded + counts.unsuccessful)),
         ),
         (
             "Connects per second",
             |counts| counts.opened,
-            ("", |seconds| per_second(seconds, |counts| counts.opened)),
+            ("connects/s", |seconds| per_second(seconds, |counts| counts.opened)),
         ),
-        ("Failures per second", failures, ("", |seconds| per_second(seconds, failures))),
+        ("Failures per second", failures, ("failures/s", |seconds| per_second(seconds, failures))),
     ];
     let happened = |count: fn(&Counts) -> u64| reports.iter().any(|report| count(&report.totals) > 0);
     let shown = rates.into_iter().filter(|(_, count, _)| happened(*count));
@@ -275,16 +273,16 @@ fn distribution(reports: &[&Report], timed: Timed) -> Option<Chart> {
     let mut series = Vec::new();
     for (run, report) in reports.iter().enumerate() {
         let of = |timed| report.times.get(&timed).map(|times| &times.distribution);
-        let run_name = run_name(reports, run);
+        let (run_name, broad) = (run_name(reports, run), is_beneath(reports, run));
         if let Some(found) = of(timed).filter(|found| !found.is_empty()) {
             let name = series_name(run_name, timed_name(timed));
-            series.push(Series { name, colour: run, stroke: Stroke::Solid, points: nines(found) });
+            series.push(Series { name, colour: run, stroke: Stroke::Solid, broad, points: nines(found) });
         }
         // What of it may be the tool's own.
         if let Some(lag) = of(Timed::LoopLag).filter(|lag| !lag.is_empty()) {
             let name = series_name(run_name, timed_name(Timed::LoopLag));
             let stroke = STROKES[1 + run % 2];
-            series.push(Series { name, colour: COLOUR_ASIDE, stroke, points: nines(lag) });
+            series.push(Series { name, colour: COLOUR_ASIDE, stroke, broad, points: nines(lag) });
         }
     }
     let figures = reports.iter().enumerate().filter_map(|(run, report)| {
@@ -302,12 +300,20 @@ fn distribution(reports: &[&Report], timed: Timed) -> Option<Chart> {
 
 /// Time at each share of the times, from the shortest to the one that only the longest exceeds.
 fn nines(distribution: &Distribution) -> Vec<(f64, Option<f64>)> {
-    let last = (distribution.count().max(2) as f64).log10();
+    let count = distribution.count();
+    let last = (count.max(2) as f64).log10();
     let steps = (last * f64::from(POINTS_PER_NINE)).ceil() as u32;
+    // One walk over the buckets: asking the histogram for each point would walk them every time.
+    let mut buckets = distribution.buckets().into_iter();
+    let (mut ns, mut passed) = buckets.next().unwrap_or_default();
     let point = |step: u32| {
-        let nines = f64::from(step) / f64::from(POINTS_PER_NINE);
-        let (nines, share) = if step == steps { (last, 1.0) } else { (nines, 1.0 - 10_f64.powf(-nines)) };
-        (rounded(nines), Some(rounded(distribution.quantile(share) as f64 / 1000.0)))
+        let nines = (f64::from(step) / f64::from(POINTS_PER_NINE)).min(last);
+        let share = if step == steps { 1.0 } else { 1.0 - 10_f64.powf(-nines) };
+        while (passed as f64) < share * count as f64 {
+            let Some((value, more)) = buckets.next() else { break };
+            (ns, passed) = (value, passed + more);
+        }
+        (rounded(nines), Some(rounded(ns as f64 / 1000.0)))
     };
     (0..=steps).map(point).collect()
 }
@@ -400,6 +406,6 @@ mod tests {
             assert!(chart.description.contains("before") && chart.description.contains("after"), "{chart:?}");
         }
         let one = chart(&charts(&[&sample::fanout()]), "Open connections");
-        assert_eq!(one.description, "highest 9,900, last 9,898.");
+        assert_eq!(one.description, "open: highest 9,900, last 9,898.");
     }
 }

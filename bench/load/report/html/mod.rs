@@ -19,6 +19,9 @@ use crate::record::{Outcome, Timed};
 
 const FRAME: &str = include_str!("page.html");
 
+/// What two runs are called.
+const RUNS: [&str; 2] = ["before", "after"];
+
 /// What the script draws from.
 #[derive(Serialize)]
 struct Data<'a> {
@@ -69,6 +72,15 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// `text` fit for an element, its `--flags` kept whole: browsers break a line after a dash.
+fn prose(text: &str) -> String {
+    let word = |word: &str| match word.starts_with('-') && word.len() > 1 {
+        true => format!("<span class=\"flag\">{}</span>", escaped(word)),
+        false => escaped(word),
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
 /// JSON fit for a script element: `</script>` and `<!--` cannot occur without a `<`.
 fn data(charts: &[charts::Chart]) -> String {
     let json = serde_json::to_string(&Data { charts }).expect("plain data");
@@ -86,14 +98,14 @@ fn head(reports: &[&Report], comparison: Option<&Comparison>) -> String {
     let mut html = format!("<h1>{}</h1>\n", escaped(&title(reports)));
     html += "<div class=\"runs\">\n";
     for (run, report) in reports.iter().enumerate() {
-        let name = if reports.len() == 1 { "" } else { ["before", "after"][run] };
+        let name = if reports.len() == 1 { "" } else { RUNS[run] };
         html += &run_head(name, run, report);
     }
     html += "</div>\n";
     if let Some(comparison) = comparison.filter(|comparison| !comparison.warnings.is_empty()) {
         html += "<div class=\"warnings\"><h2>Before you believe the difference</h2><ul>\n";
         for warning in &comparison.warnings {
-            let _ = writeln!(html, "<li>{}</li>", escaped(warning));
+            let _ = writeln!(html, "<li>{}</li>", prose(warning));
         }
         html += "</ul></div>\n";
     }
@@ -114,12 +126,18 @@ fn run_head(name: &str, run: usize, report: &Report) -> String {
          <span class=\"aside\">(exit status {status})</span></p>\n<pre><code>{command}</code></pre>\n\
          <p class=\"aside\">{started}, {took}, {machine}, {tool}</p>\n</section>\n",
         mark = if status == 0 { "Passed:" } else { "Failed:" },
-        verdict = escaped(&report.verdict.text),
-        command = escaped(&report.command),
+        verdict = prose(&report.verdict.text),
+        command = command(&report.command),
         took = time(report.elapsed_s * 1e6),
         machine = escaped(&machine(report)),
         tool = escaped(&report.tool),
     )
+}
+
+/// Words in boxes of their own, so that `--ramp` is not broken after its first dash.
+fn command(command: &str) -> String {
+    let word = |word: &str| format!("<span>{}</span>", escaped(word));
+    command.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// The few figures that are read first.
@@ -132,8 +150,14 @@ fn cards(reports: &[&Report]) -> String {
         }
         let _ = write!(html, "<div class=\"card\"><dt>{}</dt>", escaped(name));
         for (run, value) in values.iter().enumerate() {
-            let class = if reports.len() == 1 { String::new() } else { format!(" class=\"c{run}\"") };
-            let _ = write!(html, "<dd{class}>{}</dd>", escaped(value.as_deref().unwrap_or("-")));
+            let value = escaped(value.as_deref().unwrap_or("-"));
+            let _ = match reports.len() {
+                1 => write!(html, "<dd>{value}</dd>"),
+                _ => {
+                    let name = RUNS[run];
+                    write!(html, "<dd class=\"c{run}\"><span class=\"unseen\">{name} </span>{value}</dd>")
+                }
+            };
         }
         html += "</div>\n";
     };
@@ -143,9 +167,9 @@ fn cards(reports: &[&Report]) -> String {
         card(rate, &|report| report.rates.get(rate).map(|rate| super::text::number(*rate)));
     }
     let timed = main_timed(reports);
-    let figures: [(&str, fn(&Quantiles) -> f64); 3] =
-        [("p50", |times| times.p50), ("p99", |times| times.p99), ("max", |times| times.max)];
-    for (name, figure) in figures {
+    for (name, figure) in
+        Quantiles::FIGURES.into_iter().filter(|(name, _)| ["p50", "p99", "max"].contains(name))
+    {
         let name = format!("{} {name}", super::summary::timed_name(timed));
         let of = |report: &Report| Some(time(figure(&report.times.get(&timed)?.quantiles)));
         card(&name, &of);
@@ -185,7 +209,7 @@ fn section_table(section: &Section) -> String {
         let _ = write!(html, "<tr><th scope=\"row\">{}</th>", escaped(&row[0]));
         for (column, cell) in row.iter().enumerate().skip(1) {
             let class = if has_notes && column == 2 { " class=\"note\"" } else { "" };
-            let _ = write!(html, "<td{class}>{}</td>", escaped(cell));
+            let _ = write!(html, "<td{class}>{}</td>", prose(cell));
         }
         html += "</tr>\n";
     }
@@ -210,7 +234,7 @@ fn comparison_table(comparison: &Comparison) -> String {
         let _ = writeln!(html, "<td class=\"{class}\">{judgement}</td></tr>");
     }
     html += "</tbody></table>\n";
-    html + &format!("<p class=\"aside\">{}</p></div>\n", escaped(comparison.method))
+    html + &format!("<p class=\"aside\">{}</p></div>\n", prose(comparison.method))
 }
 
 /// How things ended in both runs.
@@ -219,8 +243,7 @@ fn outcomes_table(reports: &[&Report]) -> String {
         reports.iter().flat_map(|report| report.outcomes.keys().copied()).collect();
     outcomes.sort();
     outcomes.dedup();
-    let mut section =
-        Section { title: "OUTCOMES".to_owned(), heads: vec!["before", "after"], rows: Vec::new() };
+    let mut section = Section { title: "OUTCOMES".to_owned(), heads: RUNS.to_vec(), rows: Vec::new() };
     for outcome in outcomes {
         let counts =
             reports.iter().map(|report| grouped(report.outcomes.get(&outcome).copied().unwrap_or(0)));
@@ -250,8 +273,8 @@ fn troubles_list(reports: &[&Report]) -> String {
              <p>Try: {}</p></div>",
             escaped(&trouble.name),
             counts.join(", then "),
-            escaped(trouble.advice.cause),
-            escaped(trouble.advice.hint),
+            prose(trouble.advice.cause),
+            prose(trouble.advice.hint),
         );
         named.push(trouble.name);
     }
@@ -278,7 +301,7 @@ mod tests {
         let page = page(&[&report]);
         assert_eq!(page.matches("</script>").count(), FRAME.matches("</script>").count());
         assert!(!page.contains("<img") && !page.contains("<b>") && !page.contains("</script><!--"));
-        assert!(page.contains("&lt;img src=x onerror=alert(1)&gt;{{data}}"));
+        assert!(page.contains("&lt;img</span>") && page.contains("onerror=alert(1)&gt;{{data}}"));
     }
 
     #[test]
