@@ -237,7 +237,8 @@ pub struct Requests {
     /// How long, where -n does not end it.
     #[arg(long = "for", value_parser = humantime::parse_duration, default_value = "10s")]
     pub duration: Duration,
-    /// What a response must be: status=200, json:$.ok=true, contains=text; may be given often.
+    /// What a response must be: status=200, json:$.ok=true, contains=text; may be given often. A status of 400
+    /// or more is a failure unless a check names it.
     #[arg(long = "check", value_parser = values::check)]
     pub checks: Vec<Check>,
 }
