@@ -65,7 +65,7 @@ pub enum Mode {
 pub struct Where {
     /// Where to: ws://host:port/path?query, or http://. May hold variables: {{number}} is the connection's
     /// number, {{number:6}} the same with six digits, others come from --csv.
-    #[arg(required_unless_present = "targets")]
+    // Not `required_unless_present`: --curl, which only `request` has, does without it too.
     pub url: Option<String>,
     /// How to speak to it; without it ws:// is ws, and http:// is sse for a path that ends in /sse, poll for
     /// one that ends in /poll, else http.
@@ -237,7 +237,8 @@ pub struct Requests {
     /// How long, where -n does not end it.
     #[arg(long = "for", value_parser = humantime::parse_duration, default_value = "10s")]
     pub duration: Duration,
-    /// What a response must be: status=200, json:$.ok=true, contains=text; may be given often.
+    /// What a response must be: status=200, json:$.ok=true, contains=text; may be given often. A status of 400
+    /// or more is a failure unless a check names it.
     #[arg(long = "check", value_parser = values::check)]
     pub checks: Vec<Check>,
 }

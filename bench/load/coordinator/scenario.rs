@@ -171,7 +171,8 @@ fn targets_of(place: &Where) -> Result<Vec<Target>, Failure> {
         };
         return lines.into_iter().map(line).collect();
     }
-    let url = url(place.url.as_deref().unwrap_or_default())?;
+    let url = place.url.as_deref().ok_or_else(|| usage("where to? Give a URL, as ws://127.0.0.1:8080/ws"))?;
+    let url = self::url(url)?;
     let Some(mix) = &place.mix else {
         return Ok(vec![target(url, place.transport, "GET", 1, place)?]);
     };

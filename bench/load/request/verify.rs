@@ -98,6 +98,11 @@ impl Checks {
         Ok(compiled)
     }
 
+    /// Whether a status is named: then that one is right, whatever it says.
+    pub fn names_status(&self) -> bool {
+        !self.statuses.is_empty()
+    }
+
     /// Judges a response: its status, `None` for a WebSocket message, then its body.
     ///
     /// A JSON check holds where there is something at its path and all of it is the wanted value; numbers are

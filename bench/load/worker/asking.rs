@@ -195,7 +195,13 @@ impl Worker {
         slot.deadline_ms = 0;
         let took_ns = now_ns.saturating_sub(slot.since_ns);
         self.tally.time(Timed::Response, took_ns);
+        // Nobody who sends requests means an error to be well; who does names it.
+        let refused = status.is_some_and(|status| status >= 400) && !self.scene.checks.names_status();
         match self.scene.checks.judge(status, body) {
+            Ok(()) if refused => {
+                self.tally.counts.unsuccessful += 1;
+                self.tally.error(Error::WrongStatus);
+            }
             Ok(()) => self.tally.counts.succeeded += 1,
             Err(failed) => {
                 self.tally.counts.unsuccessful += 1;
