@@ -36,37 +36,37 @@ pub enum State {
 /// Bits of a slot.
 pub mod flag {
     /// In the list of those with something to send.
-    pub const MARKED: u16 = 1;
+    pub const MARKED: u32 = 1;
     /// Not caught up: `cursor` says from where to send.
-    pub const BEHIND: u16 = 2;
+    pub const BEHIND: u32 = 2;
     /// The socket refused bytes; a write poll is armed.
-    pub const BLOCKED: u16 = 4;
+    pub const BLOCKED: u32 = 4;
     /// In the list of those with something to receive.
-    pub const READABLE: u16 = 8;
+    pub const READABLE: u32 = 8;
     /// A read poll is armed.
-    pub const POLLED: u16 = 16;
+    pub const POLLED: u32 = 16;
     /// A ping waits for its pong.
-    pub const PINGED: u16 = 32;
+    pub const PINGED: u32 = 32;
     /// Resumed from a position that this shard has not reached yet: skip up to `cursor`.
-    pub const AHEAD: u16 = 64;
+    pub const AHEAD: u32 = 64;
     /// Not read until the outbox has drained (echo).
-    pub const PAUSED: u16 = 128;
+    pub const PAUSED: u32 = 128;
     /// Pushes to this very connection are on the tape.
-    pub const ADDRESSED: u16 = 256;
+    pub const ADDRESSED: u32 = 256;
     /// Its outbox must go out, then the write side is shut down.
-    pub const SHUT: u16 = 512;
+    pub const SHUT: u32 = 512;
     /// The peer has ended its side.
-    pub const PEER_DONE: u16 = 1024;
+    pub const PEER_DONE: u32 = 1024;
     /// The address is counted (`limits.connections_per_address`).
-    pub const COUNTED: u16 = 2048;
+    pub const COUNTED: u32 = 2048;
     /// Came through a listener that is not loopback.
-    pub const PUBLIC: u16 = 4096;
+    pub const PUBLIC: u32 = 4096;
     /// A ping has to go out.
-    pub const PING_DUE: u16 = 8192;
+    pub const PING_DUE: u32 = 8192;
     /// The heartbeat period that was last seen is an odd one.
-    pub const ODD_PERIOD: u16 = 16_384;
+    pub const ODD_PERIOD: u32 = 16_384;
     /// The poll has told of the peer's end: read until it comes.
-    pub const ENDING: u16 = 32_768;
+    pub const ENDING: u32 = 32_768;
 }
 
 /// One connection.
@@ -78,7 +78,7 @@ pub struct Slot {
     /// Counts the slot's users (Rule 7).
     pub generation: u32,
     /// Bits of `flag`.
-    pub flags: u16,
+    pub flags: u32,
     /// Ping period in seconds.
     pub heartbeat_s: u16,
     /// Where in its life.
@@ -196,17 +196,17 @@ impl Slot {
     }
 
     /// Whether bit `flag` is set.
-    pub fn is(&self, flag: u16) -> bool {
+    pub fn is(&self, flag: u32) -> bool {
         self.flags & flag != 0
     }
 
     /// Sets bit `flag`.
-    pub fn set(&mut self, flag: u16) {
+    pub fn set(&mut self, flag: u32) {
         self.flags |= flag;
     }
 
     /// Clears bit `flag`.
-    pub fn clear(&mut self, flag: u16) {
+    pub fn clear(&mut self, flag: u32) {
         self.flags &= !flag;
     }
 
