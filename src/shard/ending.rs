@@ -105,8 +105,7 @@ impl Shard {
         self.topics.unsubscribe_all(&mut self.table, index, &mut self.tape);
         if self.table[index].is(flag::ADDRESSED) {
             self.table[index].clear(flag::ADDRESSED);
-            let chain = self.connection_chains.remove(&index);
-            self.tape.close_chain(chain.expect("an addressed slot has a chain"));
+            self.tape.close_connection(index);
         }
     }
 

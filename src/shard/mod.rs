@@ -14,7 +14,6 @@ pub mod mailbox;
 mod opening;
 mod outlook;
 mod receiving;
-
 mod sending;
 mod settings;
 mod sweeping;
@@ -22,7 +21,7 @@ pub mod tape;
 pub mod topics;
 pub mod users;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -34,7 +33,7 @@ use clock::{Clock, Sweep};
 use conn::Table;
 use listener::Listener;
 use mailbox::{Gate, Inbox, Mailbox, Owner, Report};
-use tape::{ChainId, Tape};
+use tape::Tape;
 use topics::Topics;
 use users::Users;
 
@@ -91,10 +90,6 @@ pub struct Shard {
     users: Users,
     topics: Topics,
     tape: Tape,
-    /// Chains of pushes to users, to single connections, and the newest seq among the former.
-    user_chains: HashMap<UserId, ChainId>,
-    connection_chains: HashMap<u32, ChainId>,
-    user_seq: u64,
 
     /// Slots with something to receive, and with something to send.
     readable: VecDeque<u32>,
@@ -142,9 +137,6 @@ impl Shard {
             table: Table::default(),
             users: Users::default(),
             topics: Topics::default(),
-            user_chains: HashMap::new(),
-            connection_chains: HashMap::new(),
-            user_seq: 0,
             readable: VecDeque::new(),
             marked: VecDeque::new(),
             needed_after: u64::MAX,

@@ -3,7 +3,6 @@
 //! Looks at a shard's tables and changes nothing; `sending` sends what is gathered here and notes how far
 //! it went. The gathering is the same for every transport; only the form of a message differs.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -12,7 +11,6 @@ use super::conn::{NONE, Replay, Slot, State, Table, flag};
 use super::tape::{ChainId, EVERYBODY, Form, Tape};
 use super::topics::{TopicId, Topics};
 use super::users::Users;
-use crate::message::UserId;
 use crate::ring::Pieces;
 use crate::wire::session::Transport;
 use crate::wire::websocket;
@@ -70,9 +68,6 @@ pub(super) struct Outlook<'s> {
     pub(super) topics: &'s Topics,
     pub(super) tape: &'s Tape,
     pub(super) users: &'s Users,
-    pub(super) user_chains: &'s HashMap<UserId, ChainId>,
-    pub(super) connection_chains: &'s HashMap<u32, ChainId>,
-    pub(super) user_seq: u64,
     pub(super) epoch: u32,
     pub(super) now: Instant,
 }
@@ -95,13 +90,13 @@ impl<'s> Outlook<'s> {
         }
         let slot = &self.table[index];
         if slot.user != NONE
-            && self.user_seq > after
-            && let Some(&chain) = self.user_chains.get(self.users.text(slot.user))
+            && self.tape.user_seq() > after
+            && let Some(chain) = self.tape.user_chain(self.users.text(slot.user))
         {
             add(chain);
         }
         if slot.is(flag::ADDRESSED) {
-            add(self.connection_chains[&index]);
+            self.tape.connection_chain(index).into_iter().for_each(&mut add);
         }
         add(EVERYBODY);
     }
@@ -121,7 +116,7 @@ impl<'s> Outlook<'s> {
         slot.rare.is_none()
             && slot.state == State::Open
             && slot.flags & (flag::BEHIND | flag::PING_DUE | flag::ADDRESSED) == flag::BEHIND
-            && (slot.user == NONE || self.user_seq <= slot.cursor)
+            && (slot.user == NONE || self.tape.user_seq() <= slot.cursor)
     }
 
     /// As `gather`, for a connection that needs just what the one before it did.
@@ -273,9 +268,9 @@ impl<'s> Outlook<'s> {
         let mut chains: Vec<_> =
             self.topics.of(self.table, index).map(|id| self.topics.chain(id)).chain([EVERYBODY]).collect();
         if slot.user != NONE {
-            chains.extend(self.user_chains.get(self.users.text(slot.user)));
+            chains.extend(self.tape.user_chain(self.users.text(slot.user)));
         }
-        chains.extend(self.connection_chains.get(&index));
+        chains.extend(self.tape.connection_chain(index));
         chains
     }
 }

@@ -10,7 +10,7 @@ use super::Shard;
 use super::conn::{State, flag};
 use super::ending::Answer;
 use super::outlook::{BrokenOff, Outlook, Plan};
-use super::tape::{ChainId, Owner};
+use super::tape::ChainId;
 use crate::ring::{BATCH_MAX, Token};
 use crate::stats::CloseReason;
 use crate::wire::websocket;
@@ -36,9 +36,6 @@ impl Shard {
             topics: &self.topics,
             tape: &self.tape,
             users: &self.users,
-            user_chains: &self.user_chains,
-            connection_chains: &self.connection_chains,
-            user_seq: self.user_seq,
             epoch: self.epoch,
             now: self.clock.now(),
         }
@@ -51,7 +48,7 @@ impl Shard {
 
     /// Whether the tape holds messages to this slot's user.
     pub(super) fn has_user_chain(&self, index: u32) -> bool {
-        self.user_chains.contains_key(self.users.text(self.table[index].user))
+        self.tape.user_chain(self.users.text(self.table[index].user)).is_some()
     }
 
     /// Queues a frame of the connection's own.
@@ -122,9 +119,6 @@ impl Shard {
             topics: &self.topics,
             tape: &self.tape,
             users: &self.users,
-            user_chains: &self.user_chains,
-            connection_chains: &self.connection_chains,
-            user_seq: self.user_seq,
             epoch: self.epoch,
             now: self.clock.now(),
         };
@@ -317,8 +311,7 @@ impl Shard {
             !slot.is(flag::BEHIND) && slot.rare.as_ref().is_none_or(|rare| rare.replays.is_empty());
         if caught_up && slot.is(flag::ADDRESSED) {
             slot.clear(flag::ADDRESSED);
-            let chain = self.connection_chains.remove(&index).expect("an addressed slot has a chain");
-            self.tape.close_chain(chain);
+            self.tape.close_connection(index);
         }
         self.table[index].tidy();
     }
@@ -336,15 +329,8 @@ impl Shard {
             self.needed_after = u64::MAX;
         }
         self.tape.trim(self.needed_after, self.clock.tick());
-        while let Some((chain, owner)) = self.tape.emptied() {
-            match owner {
-                Owner::Topic(id) => self.topics.forget_if_unused(id, &mut self.tape),
-                Owner::User(user) => {
-                    self.user_chains.remove(&user);
-                    self.tape.close_chain(chain);
-                }
-                Owner::Connection(_) | Owner::Everybody => {}
-            }
+        while let Some(topic) = self.tape.emptied() {
+            self.topics.forget_if_unused(topic, &mut self.tape);
         }
     }
 }

@@ -6,7 +6,7 @@
 //! Never writes to a socket. Encodes a message at most once per form (Rule 4).
 
 use std::cell::OnceCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -126,6 +126,10 @@ pub struct Tape {
     oldest: EntryId,
     newest: EntryId,
     chains: Vec<Chain>,
+    /// Chains of pushes to users, to single connections, and the newest seq among the former.
+    users: HashMap<UserId, ChainId>,
+    connections: HashMap<u32, ChainId>,
+    user_seq: u64,
     free_chains: Vec<ChainId>,
     bytes: usize,
     head: u64,
@@ -136,7 +140,7 @@ pub struct Tape {
     limits: TapeLimits,
     /// Chains over `messages_max`, to be looked at by `trim`.
     long: Vec<ChainId>,
-    /// Chains that `trim` emptied, for their owners to close.
+    /// Chains that `trim` emptied, to be closed.
     emptied: Vec<ChainId>,
 }
 
@@ -150,6 +154,9 @@ impl Tape {
             oldest: NONE,
             newest: NONE,
             chains: vec![everybody],
+            users: HashMap::new(),
+            connections: HashMap::new(),
+            user_seq: 0,
             free_chains: Vec::new(),
             bytes: 0,
             head: 0,
@@ -186,6 +193,27 @@ impl Tape {
         // What the owner had before, under a chain that was closed, may be among the forgotten.
         (chain.owner, chain.forgotten) = (Some(owner), self.forgotten);
         id
+    }
+
+    /// Where the tape holds messages to this user, if it does.
+    pub fn user_chain(&self, user: &str) -> Option<ChainId> {
+        self.users.get(user).copied()
+    }
+
+    /// Newest seq of a message to any user.
+    pub fn user_seq(&self) -> u64 {
+        self.user_seq
+    }
+
+    /// Where the tape holds messages to the connection in slot `index`, if it does.
+    pub fn connection_chain(&self, index: u32) -> Option<ChainId> {
+        self.connections.get(&index).copied()
+    }
+
+    /// Forgets what was for the connection in slot `index`, which has had it or goes.
+    pub fn close_connection(&mut self, index: u32) {
+        let chain = self.connections.remove(&index).expect("an addressed slot has a chain");
+        self.close_chain(chain);
     }
 
     /// Forgets a chain and what it still holds. A later resume of its target from before is told.
@@ -255,6 +283,27 @@ impl Tape {
         self.advance(seq);
     }
 
+    /// Appends a message to this user.
+    pub fn append_to_user(&mut self, user: &UserId, message: Arc<Message>, now: Tick) {
+        let chain = self.user_chain(user.as_str()).unwrap_or_else(|| {
+            let chain = self.open_chain(Owner::User(user.clone()));
+            self.users.insert(user.clone(), chain);
+            chain
+        });
+        self.user_seq = message.seq;
+        self.append(chain, message, now);
+    }
+
+    /// Appends a message to the connection in slot `index`.
+    pub fn append_to_connection(&mut self, index: u32, message: Arc<Message>, now: Tick) {
+        let chain = self.connection_chain(index).unwrap_or_else(|| {
+            let chain = self.open_chain(Owner::Connection(index));
+            self.connections.insert(index, chain);
+            chain
+        });
+        self.append(chain, message, now);
+    }
+
     fn entry(&self, id: EntryId) -> &Entry {
         self.entries[id as usize].as_ref().expect("linked entries are held")
     }
@@ -314,12 +363,17 @@ impl Tape {
         }
     }
 
-    /// A chain that has become empty, for its owner to close.
-    pub fn emptied(&mut self) -> Option<(ChainId, Owner)> {
+    /// A topic whose chain has become empty, for `Topics` to close; those of users are closed here.
+    pub fn emptied(&mut self) -> Option<TopicId> {
         while let Some(id) = self.emptied.pop() {
             let chain = &self.chains[id as usize];
-            if let (true, Some(owner)) = (chain.links.is_empty(), &chain.owner) {
-                return Some((id, owner.clone()));
+            match &chain.owner {
+                Some(Owner::Topic(topic)) if chain.links.is_empty() => return Some(*topic),
+                Some(Owner::User(user)) if chain.links.is_empty() => {
+                    self.users.remove(user.as_str());
+                    self.close_chain(id);
+                }
+                _ => {}
             }
         }
         None
