@@ -66,6 +66,10 @@ pub struct ShardStats {
     pub open: u64,
     /// Clients established now (of `open`).
     pub connections: u64,
+    /// Of `connections`: WebSockets, event streams.
+    pub websockets: u64,
+    /// See `websockets`.
+    pub event_streams: u64,
     /// Sockets accepted, on whichever shard they landed.
     pub accepted: u64,
     /// Accept errors (EMFILE, ENFILE, ECONNABORTED, ENOBUFS and the like).

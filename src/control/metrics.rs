@@ -19,6 +19,8 @@ type PerShard = (&'static str, &'static str, &'static str, fn(&ShardStats) -> u6
 const PER_SHARD: &[PerShard] = &[
     ("corecast_open_sockets", "gauge", "Sockets open now, handshakes included.", |s| s.open),
     ("corecast_connections", "gauge", "Clients established now.", |s| s.connections),
+    ("corecast_websockets", "gauge", "WebSockets among the established clients.", |s| s.websockets),
+    ("corecast_event_streams", "gauge", "Event streams among the established clients.", |s| s.event_streams),
     ("corecast_accepted_total", "counter", "Sockets accepted.", |s| s.accepted),
     ("corecast_accept_errors_total", "counter", "Accepts that failed.", |s| s.accept_errors),
     ("corecast_handed_out_total", "counter", "Connections handed over to their owner shard.", |s| {

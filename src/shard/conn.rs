@@ -49,7 +49,8 @@ pub mod flag {
     pub const PINGED: u32 = 32;
     /// Resumed from a position that this shard has not reached yet: skip up to `cursor`.
     pub const AHEAD: u32 = 64;
-    /// Not read until the outbox has drained (echo).
+    /// Not read: an echo client until its outbox has drained, that of an event stream until
+    /// the clock comes by.
     pub const PAUSED: u32 = 128;
     /// Pushes to this very connection are on the tape.
     pub const ADDRESSED: u32 = 256;

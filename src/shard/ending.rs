@@ -18,9 +18,8 @@ use super::mailbox::{Happening, Reply, Report, event_mask};
 use crate::message::UserId;
 use crate::stats::CloseReason;
 use crate::wire::close::code;
-use crate::wire::envelope;
 use crate::wire::session::Transport;
-use crate::wire::websocket;
+use crate::wire::{envelope, event_stream, websocket};
 
 /// Slots told to leave in one turn of a drain.
 const LEAVING_PER_TURN: u32 = 1024;
@@ -38,18 +37,18 @@ pub(super) struct Drain {
 pub(super) enum Answer {
     /// A whole HTTP response.
     Http(Bytes),
-    /// A WebSocket close frame.
+    /// A WebSocket close frame, or an event that says the same.
     Close {
         /// `None` is an empty frame.
         code: Option<u16>,
         /// At most 123 bytes.
         reason: Cow<'static, str>,
     },
-    /// A close frame that is ready: the echo of the peer's.
+    /// A frame that is ready: the echo of the peer's close, or a `retry`.
     Frame {
         /// The whole frame.
         frame: Bytes,
-        /// The code in it.
+        /// The close code in it.
         code: Option<u16>,
     },
     /// Nothing: the peer has gone.
@@ -68,9 +67,11 @@ impl Shard {
         };
         self.leave_places(index, reason, sent);
         let deadline = self.clock.tick().after(self.settings.close_ticks);
+        self.read_on(index);
         let slot = &mut self.table[index];
+        let transport = slot.transport;
         slot.state = State::Closing;
-        slot.clear(flag::BEHIND | flag::AHEAD | flag::PINGED | flag::PAUSED);
+        slot.clear(flag::BEHIND | flag::AHEAD | flag::PINGED);
         let rare = slot.rare();
         rare.head = Vec::new();
         rare.decoder = None;
@@ -80,6 +81,9 @@ impl Shard {
         rare.close_deadline = Some(deadline);
         match answer {
             Answer::Http(bytes) | Answer::Frame { frame: bytes, .. } => self.queue(index, bytes),
+            Answer::Close { code, reason } if transport == Transport::EventStream => {
+                self.queue(index, event_stream::close(code, &reason));
+            }
             Answer::Close { code, reason } => self.queue(index, websocket::encode_close(code, &reason)),
             Answer::Nothing => return self.drop_connection(index),
         }
@@ -90,6 +94,7 @@ impl Shard {
     fn leave_places(&mut self, index: u32, reason: CloseReason, code: Option<u16>) {
         if self.table[index].state == State::Open {
             self.stats.connections -= 1;
+            *self.clients_by(self.table[index].transport) -= 1;
             self.gate.established.fetch_sub(1, Ordering::Relaxed);
             if self.wants(event_mask::DISCONNECT) {
                 let user = self.user_of(index);
@@ -207,8 +212,13 @@ impl Shard {
         // Neighbouring slots get delays far apart; shards are shifted against each other.
         let spread = index.wrapping_mul(0x9e37_79b9).wrapping_add(u32::from(self.number) << 20);
         let after_ms = ((u128::from(spread) * u128::from(within_ms)) >> 32) as u64;
-        if self.table[index].transport == Transport::WebSocketJson {
-            self.queue(index, envelope::reconnect(after_ms, "restart"));
+        match self.table[index].transport {
+            Transport::EventStream => {
+                let answer = Answer::Frame { frame: event_stream::retry(after_ms), code: None };
+                return self.finish(index, CloseReason::Drained, answer);
+            }
+            Transport::WebSocketJson => self.queue(index, envelope::reconnect(after_ms, "restart")),
+            Transport::WebSocketRaw | Transport::WebSocketEcho => {}
         }
         let reason = format!("reconnect after {after_ms} ms");
         let answer = Answer::Close { code: Some(code::RESTART), reason: reason.into() };

@@ -111,10 +111,13 @@ pub struct Shard {
 impl Shard {
     /// Makes the shard, on the thread that will run it, and begins to accept.
     ///
-    /// Errors: the ring was refused (`Ring::new`).
+    /// Errors: the ring was refused (`Ring::new`), or a listener's option was (ENOPROTOOPT).
     pub fn new(parts: Parts) -> io::Result<Self> {
         let Parts { number, epoch, settings, listeners, inbox, peers, owner, gate, reports } = parts;
         let clock = Clock::start();
+        for listener in &listeners {
+            listener.give_up_after(settings.unconfirmed_ms_max)?;
+        }
         let mut shard = Self {
             ring: Ring::new(inbox.eventfd().as_fd())?,
             sweep: Sweep::new(&settings.timeouts, clock.now()),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Shard;
+use super::clock::spread;
 use super::conn::{NONE, State, flag};
 use super::ending::Answer;
 use super::listener::Retry;
@@ -18,13 +19,15 @@ use super::settings::Settings;
 use crate::message::Position;
 use crate::stats::CloseReason;
 use crate::wire::close::Refusal;
-use crate::wire::envelope;
 use crate::wire::request::parse_head;
 use crate::wire::session::{self, Opening, Policy, Route, Transport};
+use crate::wire::{envelope, event_stream};
 
 /// First wait after an accept error, and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// An event stream that breaks comes back after this long and up to as long again, spread by slot.
+const RETRY_CLIENT_MS: u32 = 1000;
 
 /// `limits.connects_per_second` as a token bucket with a burst of two seconds.
 #[derive(Debug)]
@@ -181,7 +184,7 @@ impl Shard {
 
     fn after_head(&mut self, index: u32, rest: &mut [u8]) {
         if !rest.is_empty() {
-            self.hear_frames(index, rest);
+            self.hear(index, rest);
         }
     }
 
@@ -229,20 +232,19 @@ impl Shard {
         self.stats.handed_in += 1;
         let index = self.table.insert(socket, self.clock.tick());
         if self.establish(index, opening) {
-            if !unread.is_empty() {
-                self.hear_frames(index, &mut unread);
-            }
+            self.after_head(index, &mut unread);
             self.want_read(index);
         }
     }
 
-    /// Answers 101 and makes the client part of everything. False when it was refused.
+    /// Answers and makes the client part of everything. False when it was refused.
     fn establish(&mut self, index: u32, opening: Opening) -> bool {
         if let Err(refusal) = self.take_places(index) {
             self.refuse(index, &refusal);
             return false;
         }
         self.stats.connections += 1;
+        *self.clients_by(opening.transport) += 1;
         let slot = &mut self.table[index];
         slot.state = State::Open;
         slot.transport = opening.transport;
@@ -251,19 +253,15 @@ impl Shard {
         if let Some(user) = &opening.user {
             self.users.attach(&mut self.table, index, user.as_str());
         }
-        let mut answer = opening.response();
         self.begin_heartbeat(index);
         for topic in &opening.topics {
             let id = self.topics.intern(topic, &mut self.tape);
             self.topics.subscribe(&mut self.table, index, id);
         }
-        let resume = opening.since.map(|since| self.resume(index, since));
-        if opening.transport == Transport::WebSocketJson {
-            let hello = envelope::hello(self.id(index), self.position(), opening.heartbeat_s);
-            let resumed = resume.map(|resume| envelope::resumed(resume.replayed, resume.gap));
-            answer = Bytes::from([answer, hello, resumed.unwrap_or_default()].concat());
-        }
-        self.queue(index, answer);
+        let asked = opening.since.map(Some).or(opening.lost.then_some(None));
+        let resume = asked.map(|since| self.resume(index, since));
+        let greeting = self.greeting(index, &opening, resume);
+        self.queue(index, greeting);
         if self.wants(event_mask::CONNECT) {
             let what = Happening::Connect {
                 transport: transport_name(opening.transport),
@@ -273,6 +271,48 @@ impl Shard {
             self.report(self.id(index), opening.user, what);
         }
         true
+    }
+
+    /// How many established clients there are of this kind.
+    pub(super) fn clients_by(&mut self, transport: Transport) -> &mut u64 {
+        match transport {
+            Transport::EventStream => &mut self.stats.event_streams,
+            Transport::WebSocketRaw | Transport::WebSocketJson | Transport::WebSocketEcho => {
+                &mut self.stats.websockets
+            }
+        }
+    }
+
+    /// The answer to the request, and what the client is told before any message.
+    fn greeting(&self, index: u32, opening: &Opening, resume: Option<Resume>) -> Bytes {
+        match opening.transport {
+            Transport::WebSocketRaw | Transport::WebSocketEcho => opening.response(),
+            Transport::WebSocketJson => {
+                let hello = envelope::hello(self.id(index), self.position(), opening.heartbeat_s);
+                let resumed = resume.map(|resume| envelope::resumed(resume.replayed, resume.gap));
+                Bytes::from([opening.response(), hello, resumed.unwrap_or_default()].concat())
+            }
+            Transport::EventStream => {
+                let gap = resume.as_ref().is_some_and(|resume| resume.gap);
+                // Only where nothing is sent again: an id ahead of a replay would have what the client did
+                // not get of it skipped when it comes back.
+                let at = resume.is_none_or(|resume| resume.replayed == 0).then(|| self.stands_at(index));
+                let retry_ms = RETRY_CLIENT_MS + spread(index, RETRY_CLIENT_MS);
+                let mut answer = event_stream::head("");
+                answer += &event_stream::begin(retry_ms, at.filter(|_| !gap));
+                if gap {
+                    answer += &event_stream::gap(at);
+                }
+                answer.into()
+            }
+        }
+    }
+
+    /// The position up to which nothing is on its way to the client that it has not been given.
+    fn stands_at(&self, index: u32) -> Position {
+        let slot = &self.table[index];
+        let seq = if slot.is(flag::AHEAD) { slot.cursor } else { self.tape.head() };
+        Position { epoch: self.epoch, seq }
     }
 
     /// Counts the client against the limits of the whole gateway.
@@ -297,23 +337,24 @@ impl Shard {
         Ok(())
     }
 
-    /// Sets the cursor for a client that was at `since`.
-    fn resume(&mut self, index: u32, since: Position) -> Resume {
+    /// Sets the cursor for a client that was at `since`, or at what is no position.
+    fn resume(&mut self, index: u32, since: Option<Position>) -> Resume {
         let head = self.tape.head();
         let given_out = self.gate.last_seq.load(Ordering::Acquire);
-        let same_epoch = since.epoch == self.epoch;
-        if same_epoch && since.seq > given_out {
+        let since_seq = since.filter(|since| since.epoch == self.epoch).map(|since| since.seq);
+        let same_epoch = since_seq.is_some();
+        let seq = since_seq.unwrap_or(0);
+        if seq > given_out {
             // Nobody was ever given this position: what was missed cannot be known.
             return Resume { replayed: 0, gap: true };
         }
-        if same_epoch && since.seq > head {
+        if seq > head {
             // Given out by another shard; our copies are still in the mailbox.
             let slot = &mut self.table[index];
-            slot.cursor = since.seq;
+            slot.cursor = seq;
             slot.set(flag::AHEAD);
             return Resume { replayed: 0, gap: false };
         }
-        let seq = if same_epoch { since.seq } else { 0 };
         let chains = self.chains_of(index);
         // A user without a chain may have had one, forgotten since.
         let chainless = self.table[index].user != NONE && !self.has_user_chain(index);
@@ -362,10 +403,7 @@ fn draining() -> Refusal {
 
 /// Spread by the slot, so that those refused together do not come back together.
 fn overloaded(index: u32, why: &'static str) -> Refusal {
-    Refusal {
-        retry_after_s: Some(1 + index.wrapping_mul(0x9e37_79b9) % 8),
-        ..Refusal::new(503, "overloaded", why)
-    }
+    Refusal { retry_after_s: Some(1 + spread(index, 8)), ..Refusal::new(503, "overloaded", why) }
 }
 
 /// How a transport is named to operators.
@@ -373,6 +411,7 @@ pub(super) fn transport_name(transport: Transport) -> &'static str {
     match transport {
         Transport::WebSocketRaw | Transport::WebSocketJson => "ws",
         Transport::WebSocketEcho => "echo",
+        Transport::EventStream => "sse",
     }
 }
 

@@ -13,7 +13,7 @@ use super::topics::{TopicId, Topics};
 use super::users::Users;
 use crate::ring::Pieces;
 use crate::wire::session::Transport;
-use crate::wire::websocket;
+use crate::wire::{event_stream, websocket};
 
 /// Bytes gathered for one send: more than a socket with the default `limits.socket_send_bytes` takes.
 const GATHER_BYTES: usize = 96 * 1024;
@@ -36,11 +36,11 @@ pub(super) struct Plan {
     pub(super) plain: bool,
 }
 
-/// What the last plain plan sent: the next connection of a broadcast mostly needs the same.
+/// What the last plain plan of a transport sent: the next of its connections in a broadcast mostly needs
+/// the same.
 pub(super) struct Repeat<'s> {
     pub(super) topic: TopicId,
     pub(super) cursor: u64,
-    pub(super) transport: Transport,
     pub(super) frame: &'s [u8],
     pub(super) through: u64,
 }
@@ -49,8 +49,20 @@ pub(super) fn form_of(transport: Transport) -> Form {
     match transport {
         Transport::WebSocketJson => Form::Envelope,
         Transport::WebSocketRaw | Transport::WebSocketEcho => Form::Raw,
+        Transport::EventStream => Form::Event,
     }
 }
+
+/// What keeps an idle connection alive.
+pub(super) fn ping_of(transport: Transport) -> &'static [u8] {
+    match transport {
+        Transport::EventStream => event_stream::COMMENT,
+        Transport::WebSocketJson | Transport::WebSocketRaw | Transport::WebSocketEcho => websocket::PING,
+    }
+}
+
+/// One per transport, so that a broadcast to many kinds of clients is as cheap as to one.
+pub(super) type Repeats<'s> = [Option<Repeat<'s>>; Transport::COUNT];
 
 /// Where a short send ended.
 pub(super) struct BrokenOff {
@@ -124,11 +136,11 @@ impl<'s> Outlook<'s> {
         &self,
         index: u32,
         pieces: &mut Pieces<'_, 's>,
-        repeat: &Repeat<'s>,
+        repeats: &Repeats<'s>,
     ) -> Option<Plan> {
         let slot = &self.table[index];
-        let same =
-            (slot.topic, slot.cursor, slot.transport) == (repeat.topic, repeat.cursor, repeat.transport);
+        let repeat = repeats[slot.transport as usize].as_ref()?;
+        let same = (slot.topic, slot.cursor) == (repeat.topic, repeat.cursor);
         if !same || !self.is_plain(slot) || !pieces.push(repeat.frame) {
             return None;
         }
@@ -145,17 +157,12 @@ impl<'s> Outlook<'s> {
         })
     }
 
-    /// What `gather` did for `plan`, if others may need the same.
-    pub(super) fn repeat(&self, plan: &Plan, frame: Option<&'s [u8]>) -> Option<Repeat<'s>> {
+    /// Notes what `gather` did for `plan`, if others may need the same.
+    pub(super) fn note(&self, plan: &Plan, frame: Option<&'s [u8]>, repeats: &mut Repeats<'s>) {
         let slot = &self.table[plan.index];
-        let (frame, through) = (frame?, plan.through?);
-        plan.plain.then_some(Repeat {
-            topic: slot.topic,
-            cursor: slot.cursor,
-            transport: slot.transport,
-            frame,
-            through,
-        })
+        let (true, Some(frame), Some(through)) = (plan.plain, frame, plan.through) else { return };
+        let repeat = Repeat { topic: slot.topic, cursor: slot.cursor, frame, through };
+        repeats[slot.transport as usize] = Some(repeat);
     }
 
     /// Puts what slot `index` has to be sent into `pieces`, as much as one send should hold.
@@ -182,7 +189,7 @@ impl<'s> Outlook<'s> {
         if slot.state != State::Open || plan.more {
             return plan;
         }
-        plan.ping = slot.is(flag::PING_DUE) && pieces.push(websocket::PING);
+        plan.ping = slot.is(flag::PING_DUE) && pieces.push(ping_of(slot.transport));
         plan.bytes = pieces.bytes();
         let Some((replay, after, until)) = self.stretch(slot) else { return plan };
         self.chains(index, replay, after, chains);

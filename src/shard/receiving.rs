@@ -52,8 +52,30 @@ impl Shard {
         }
         if ended {
             self.table[index].set(flag::ENDING);
+            if self.is_deaf(index) {
+                return self.peer_ended(index);
+            }
         }
         self.want_read(index);
+    }
+
+    /// Whether what it sends is not read any more, and its end is known from the poll alone.
+    fn is_deaf(&self, index: u32) -> bool {
+        let slot = &self.table[index];
+        slot.state == State::Open && slot.transport == Transport::EventStream && slot.is(flag::PAUSED)
+    }
+
+    /// Reads again after a pause.
+    pub(super) fn read_on(&mut self, index: u32) {
+        let slot = &mut self.table[index];
+        if !slot.is(flag::PAUSED) {
+            return;
+        }
+        slot.clear(flag::PAUSED);
+        if slot.is(flag::READABLE) {
+            slot.clear(flag::READABLE);
+            self.want_read(index);
+        }
     }
 
     /// Puts slot `index` among those with something to receive.
@@ -134,17 +156,27 @@ impl Shard {
         }
     }
 
-    fn hear(&mut self, index: u32, input: &mut [u8]) {
+    pub(super) fn hear(&mut self, index: u32, input: &mut [u8]) {
         match self.table[index].state {
             State::Handshake => self.hear_head(index, input),
+            State::Open if self.table[index].transport == Transport::EventStream => self.hear_nothing(index),
             State::Open => self.hear_frames(index, input),
             // The peer's last words: the end is decided already.
             State::Closing | State::Free => {}
         }
     }
 
+    /// The client of an event stream has nothing to say behind its request: what it sends is thrown away,
+    /// one receive for each time that the clock comes by, so that it cannot keep us busy.
+    fn hear_nothing(&mut self, index: u32) {
+        if self.table[index].is(flag::ENDING) {
+            return self.peer_ended(index);
+        }
+        self.table[index].set(flag::PAUSED);
+    }
+
     /// Feeds octets to the client's decoder and does what comes out.
-    pub(super) fn hear_frames(&mut self, index: u32, mut input: &mut [u8]) {
+    fn hear_frames(&mut self, index: u32, mut input: &mut [u8]) {
         let slot = &mut self.table[index];
         slot.clear(flag::PINGED);
         let kept = slot.rare.as_mut().and_then(|rare| rare.decoder.take());

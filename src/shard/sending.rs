@@ -9,11 +9,10 @@ use bytes::{Buf, Bytes};
 use super::Shard;
 use super::conn::{State, flag};
 use super::ending::Answer;
-use super::outlook::{BrokenOff, Outlook, Plan};
+use super::outlook::{BrokenOff, Outlook, Plan, Repeats, ping_of};
 use super::tape::ChainId;
 use crate::ring::{BATCH_MAX, Token};
 use crate::stats::CloseReason;
-use crate::wire::websocket;
 
 /// Sends in one turn, so that a broadcast to many does not keep others from being heard.
 const SENDS_PER_TURN: usize = 4096;
@@ -122,15 +121,15 @@ impl Shard {
             epoch: self.epoch,
             now: self.clock.now(),
         };
-        let (mut next, mut repeat) = (0, None);
+        let (mut next, mut repeats) = (0, Repeats::default());
         results.extend(self.ring.send_all(|pieces| {
             loop {
                 let &index = batch.get(next)?;
                 next += 1;
-                let again = repeat.as_ref().and_then(|repeat| outlook.gather_again(index, pieces, repeat));
+                let again = outlook.gather_again(index, pieces, &repeats);
                 let plan = again.unwrap_or_else(|| {
                     let plan = outlook.gather(index, pieces, chains);
-                    repeat = outlook.repeat(&plan, pieces.last());
+                    outlook.note(&plan, pieces.last(), &mut repeats);
                     plan
                 });
                 if plan.bytes > 0 {
@@ -213,11 +212,12 @@ impl Shard {
         }
         if plan.ping {
             self.table[plan.index].clear(flag::PING_DUE);
-            if sent < websocket::PING.len() {
-                self.begun(plan.index, Bytes::from_static(&websocket::PING[sent..]));
+            let ping = ping_of(self.table[plan.index].transport);
+            if sent < ping.len() {
+                self.begun(plan.index, Bytes::from_static(&ping[sent..]));
                 return;
             }
-            sent -= websocket::PING.len();
+            sent -= ping.len();
         }
         let Some(BrokenOff { through, rest, begun }) = self.outlook().broken_off(plan.index, sent, chains)
         else {
@@ -299,13 +299,7 @@ impl Shard {
         if slot.state == State::Closing {
             return self.last_words_sent(index);
         }
-        if slot.is(flag::PAUSED) {
-            slot.clear(flag::PAUSED);
-            if slot.is(flag::READABLE) {
-                slot.clear(flag::READABLE);
-                self.want_read(index);
-            }
-        }
+        self.read_on(index);
         let slot = &mut self.table[index];
         let caught_up =
             !slot.is(flag::BEHIND) && slot.rare.as_ref().is_none_or(|rare| rare.replays.is_empty());

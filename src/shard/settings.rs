@@ -44,6 +44,8 @@ pub struct Settings {
     pub(super) send_ticks: u32,
     pub(super) close_ticks: u32,
     pub(super) pong_ticks: u32,
+    /// When the kernel gives up a peer that confirms nothing, in milliseconds: `Listener::give_up_after`.
+    pub(super) unconfirmed_ms_max: u32,
     pub(super) tape: TapeLimits,
 }
 
@@ -84,6 +86,7 @@ impl Settings {
             send_ticks: Tick::count(timeouts.send),
             close_ticks: Tick::count(timeouts.close),
             pong_ticks: Tick::count(timeouts.pong),
+            unconfirmed_ms_max: unconfirmed_ms_max(timeouts),
             timeouts: timeouts.clone(),
             tape: TapeLimits {
                 messages_max: config.history.messages as usize,
@@ -104,4 +107,14 @@ impl Settings {
     pub(super) fn counts(&self, address: IpAddr) -> bool {
         self.connections_per_address_max > 0 && !self.trusted.iter().any(|net| net.contains(&address))
     }
+}
+
+/// As long as a missed heartbeat takes to be noticed on a WebSocket: an event stream has no pong, and what
+/// is sent into the void must not be waited for any longer there. The kernel counts a peer that takes
+/// nothing (zero window) as well, on every kind of connection; so never before `timeouts.send`
+/// and the last words after it are over, or a slow consumer would count as one that has gone. The one who
+/// may pause for longer is an echo client: it is cut then.
+fn unconfirmed_ms_max(timeouts: &Timeouts) -> u32 {
+    let longest = (timeouts.heartbeat + timeouts.pong).max(timeouts.send + timeouts.close);
+    u32::try_from(longest.as_millis()).unwrap_or(u32::MAX).min(i32::MAX as u32)
 }

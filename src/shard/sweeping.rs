@@ -65,6 +65,9 @@ impl Shard {
 
     fn check_open(&mut self, index: u32) {
         let tick = self.clock.tick();
+        if self.table[index].transport == Transport::EventStream {
+            self.read_on(index);
+        }
         if let Some(rare) = &self.table[index].rare {
             let over = |deadline: Option<super::clock::Tick>| {
                 deadline.is_some_and(|deadline| tick.reached(deadline))
@@ -103,12 +106,17 @@ impl Shard {
                 Answer::Close { code: Some(code::HEARTBEAT_MISSED), reason: "heartbeat missed".into() };
             return self.finish(index, CloseReason::HeartbeatMissed, answer);
         }
+        let stream = slot.transport == Transport::EventStream;
         let quiet =
             slot.transport == Transport::WebSocketEcho && tick.since(slot.opened) < ECHO_QUIET_S * 100;
         // A blocked socket has its own deadline; a ping behind it would say nothing.
         if new_period && !quiet && !slot.is(flag::BLOCKED) {
-            slot.set(flag::PINGED | flag::PING_DUE);
-            self.stats.pings += 1;
+            slot.set(flag::PING_DUE);
+            // Nobody answers a comment: a peer that has gone is found by TCP (`Listener::give_up_after`).
+            if !stream {
+                slot.set(flag::PINGED);
+                self.stats.pings += 1;
+            }
             self.mark(index);
         }
     }

@@ -16,7 +16,7 @@ use super::clock::Tick;
 use super::conn::NONE;
 use super::topics::TopicId;
 use crate::message::{Message, UserId};
-use crate::wire::envelope;
+use crate::wire::{envelope, event_stream};
 
 /// A chain of this tape; reused once closed.
 pub type ChainId = u32;
@@ -35,6 +35,8 @@ pub enum Form {
     Raw,
     /// A `message` frame of `corecast.v1`.
     Envelope,
+    /// An event of an event stream.
+    Event,
 }
 
 /// Limits of a tape.
@@ -55,6 +57,7 @@ pub struct TapeLimits {
 pub struct Entry {
     message: Arc<Message>,
     envelope: OnceCell<Bytes>,
+    event: OnceCell<Box<Bytes>>,
     added: Tick,
     chain: ChainId,
     /// Bytes accounted for it.
@@ -76,6 +79,7 @@ impl Entry {
         match form {
             Form::Raw => self.message.frame(),
             Form::Envelope => self.envelope.get_or_init(|| envelope::message(&self.message, epoch)),
+            Form::Event => self.event.get_or_init(|| Box::new(event_stream::message(&self.message, epoch))),
         }
     }
 
@@ -252,6 +256,7 @@ impl Tape {
         let entry = Entry {
             message,
             envelope: OnceCell::new(),
+            event: OnceCell::new(),
             added: now,
             chain,
             bytes: bytes as u32,

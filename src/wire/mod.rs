@@ -5,6 +5,7 @@
 
 pub mod close;
 pub mod envelope;
+pub mod event_stream;
 pub mod request;
 pub mod session;
 pub mod websocket;

@@ -23,6 +23,13 @@ pub enum Transport {
     WebSocketJson,
     /// `GET /echo`.
     WebSocketEcho,
+    /// `GET /sse`.
+    EventStream,
+}
+
+impl Transport {
+    /// How many there are.
+    pub const COUNT: usize = Self::EventStream as usize + 1;
 }
 
 /// A client that may come in.
@@ -36,9 +43,11 @@ pub struct Opening {
     pub topics: Vec<Topic>,
     /// Where to resume.
     pub since: Option<Position>,
+    /// It asked to resume from what is no position: whatever it missed is a gap.
+    pub lost: bool,
     /// Ping period in seconds, clamped to the configured bounds.
     pub heartbeat_s: u16,
-    /// `Sec-WebSocket-Accept` (RFC 6455 4.2.2).
+    /// `Sec-WebSocket-Accept` (RFC 6455 4.2.2); zeros where it is no WebSocket.
     pub accept: [u8; 28],
 }
 
@@ -84,6 +93,7 @@ pub fn route(request: &Request<'_>, policy: &Policy) -> Result<Route, Refusal> {
     match request.path {
         "/ws" => open_push(request, policy).map(Route::Open),
         "/echo" if policy.echo => open_echo(request, policy).map(Route::Open),
+        "/sse" => open_stream(request, policy).map(Route::Open),
         "/healthz" => Ok(Route::Health),
         "/readyz" => Ok(Route::Ready),
         _ => Err(Refusal::new(404, "not_found", "no such path")),
@@ -103,6 +113,7 @@ fn open_push(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal>
         user: user(request, policy)?,
         topics: topics(request, policy)?,
         since: since(request)?,
+        lost: false,
         heartbeat_s: heartbeat_s(request, policy)?,
         accept,
     })
@@ -114,9 +125,39 @@ fn open_echo(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal>
         user: None,
         topics: Vec::new(),
         since: None,
+        lost: false,
         heartbeat_s: policy.heartbeat_s,
         accept: handshake(request)?,
     })
+}
+
+fn open_stream(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal> {
+    let (since, lost) = last_event(request)?;
+    Ok(Opening {
+        transport: Transport::EventStream,
+        user: user(request, policy)?,
+        topics: topics(request, policy)?,
+        since,
+        lost,
+        heartbeat_s: heartbeat_s(request, policy)?,
+        accept: [0; 28],
+    })
+}
+
+/// Where an event stream resumes, and whether what it named is no position: `Last-Event-ID`, else
+/// `last_event_id=`, else `since=`.
+///
+/// A malformed event id is a gap and no error: an EventSource that is refused never comes back, and the id
+/// may be of another server that stood here before (WHATWG HTML 9.2.3).
+fn last_event(request: &Request<'_>) -> Result<(Option<Position>, bool), Refusal> {
+    let header: Vec<&[u8]> = request.header_values("last-event-id").collect();
+    let header = (!header.is_empty()).then(|| String::from_utf8_lossy(&header.concat()).into_owned());
+    let query = request.query_value("last_event_id")?;
+    // An empty one is what a client without an id may send.
+    match header.into_iter().chain(query).find(|id| !id.is_empty()) {
+        Some(id) => Ok(id.parse().map_or((None, true), |position| (Some(position), false))),
+        None => Ok((since(request)?, false)),
+    }
 }
 
 /// Checks the client's opening handshake and answers its key. Extensions offered are declined by silence.
@@ -208,7 +249,7 @@ fn heartbeat_s(request: &Request<'_>, policy: &Policy) -> Result<u16, Refusal> {
 }
 
 impl Opening {
-    /// The 101 response, whole (RFC 6455 4.2.2).
+    /// The 101 response to a WebSocket, whole (RFC 6455 4.2.2).
     pub fn response(&self) -> Bytes {
         let mut out = Vec::with_capacity(176);
         out.extend_from_slice(

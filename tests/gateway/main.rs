@@ -7,6 +7,7 @@ mod cli;
 mod control;
 mod drain;
 mod echo;
+mod event_streams;
 mod handshake;
 mod harness;
 mod heartbeat;

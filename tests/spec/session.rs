@@ -66,7 +66,7 @@ fn contract_2_healthz_and_readyz_are_served_and_other_paths_are_404() {
     assert_eq!(routed(&POLICY, "GET /healthz HTTP/1.1", ""), Ok(Route::Health));
     assert_eq!(routed(&POLICY, "GET /healthz?x HTTP/1.0", ""), Ok(Route::Health));
     assert_eq!(routed(&POLICY, "GET /readyz HTTP/1.1", ""), Ok(Route::Ready));
-    for path in ["/", "/ws/", "/WS", "//ws", "/w%73", "/healthz/", "/sse"] {
+    for path in ["/", "/ws/", "/WS", "//ws", "/w%73", "/healthz/", "/sse/", "/SSE"] {
         assert_eq!(refused(&format!("GET {path} HTTP/1.1"), HANDSHAKE), (404, "not_found"), "{path}");
     }
 }
@@ -269,6 +269,45 @@ fn contract_2_since_is_a_position() {
     }
 }
 
+/// Opens `/sse` with a query and header lines: where it resumes, and whether it asked for what is no position.
+fn sse_resumes(query: &str, headers: &str) -> (Option<String>, bool) {
+    let opening = opened_by(&POLICY, &format!("/sse?{query}"), headers).unwrap();
+    assert_eq!(opening.transport, Transport::EventStream);
+    (opening.since.map(|since| since.to_string()), opening.lost)
+}
+
+#[test]
+fn contract_2_an_event_stream_has_the_query_of_a_websocket_and_needs_no_upgrade() {
+    let line = "/sse?user=u&topics=a,b&heartbeat=5";
+    let opening = opened_by(&POLICY, line, "").unwrap();
+    assert_eq!(opening.transport, Transport::EventStream);
+    assert_eq!(opening.user.as_ref().map(|user| user.as_str()), Some("u"));
+    assert_eq!((names(&opening), opening.heartbeat_s), (vec!["a", "b"], 10));
+    assert_eq!((opening.since, opening.lost), (None, false));
+    assert!(matches!(routed(&POLICY, "GET /sse HTTP/1.0", ""), Ok(Route::Open(_))));
+    assert_eq!(refused("GET /sse?user=a,b HTTP/1.1", ""), (400, "bad_user"));
+    assert_eq!(refused("GET /sse?topics=a,,b HTTP/1.1", ""), (400, "bad_topic"));
+}
+
+#[test]
+fn contract_2_an_event_stream_resumes_from_the_header_else_last_event_id_else_since() {
+    let at = |seq: u32| (Some(format!("000000a1-{seq}")), false);
+    let header = "Last-Event-ID: 000000a1-1\r\n";
+    assert_eq!(sse_resumes("since=000000a1-3&last_event_id=000000a1-2", header), at(1));
+    assert_eq!(sse_resumes("since=000000a1-3&last_event_id=000000a1-2", ""), at(2));
+    assert_eq!(sse_resumes("since=000000a1-3", ""), at(3));
+    assert_eq!(sse_resumes("since=000000a1-3&last_event_id=", "Last-Event-ID:\r\n"), at(3));
+}
+
+#[test]
+fn contract_2_a_malformed_event_id_is_a_gap_and_a_malformed_since_400() {
+    for header in ["x", "000000A1-1", "\u{e9}", "000000a1-1\r\nLast-Event-ID: 000000a1-2"] {
+        assert_eq!(sse_resumes("", &format!("Last-Event-ID: {header}\r\n")), (None, true), "{header}");
+    }
+    assert_eq!(sse_resumes("last_event_id=17", ""), (None, true));
+    assert_eq!(refused("GET /sse?since=17 HTTP/1.1", ""), (400, "bad_request"));
+}
+
 #[test]
 fn contract_2_heartbeat_is_seconds_clamped_to_the_bounds() {
     let cases = [
@@ -366,7 +405,7 @@ fn a_plain_answer_is_text_and_a_close() {
 
 proptest! {
     #[test]
-    fn any_query_is_served_or_refused_with_a_4xx(query in "[!-\"$-~]{0,60}", path in "/(ws|echo|healthz|x)") {
+    fn any_query_is_served_or_refused_with_a_4xx(query in "[!-\"$-~]{0,60}", path in "/(ws|sse|echo|healthz|x)") {
         match routed(&POLICY, &format!("GET {path}?{query} HTTP/1.1"), HANDSHAKE) {
             Ok(Route::Open(opening)) => prop_assert!(opening.topics.len() <= POLICY.topics_max as usize),
             Ok(_) => {}
