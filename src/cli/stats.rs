@@ -44,8 +44,11 @@ const NOW: [Column; 7] = [
     ("HELD BYTES", |shard| shard.tape_bytes),
 ];
 
-const BY_TRANSPORT: [Column; 2] =
-    [("WEBSOCKETS", |shard| shard.websockets), ("EVENT STREAMS", |shard| shard.event_streams)];
+const BY_TRANSPORT: [Column; 3] = [
+    ("WEBSOCKETS", |shard| shard.websockets),
+    ("EVENT STREAMS", |shard| shard.event_streams),
+    ("POLLS", |shard| shard.polls),
+];
 
 const SINCE_START: [Column; 6] = [
     ("ACCEPTED", |shard| shard.accepted),

@@ -87,6 +87,7 @@ fn sizes(config: &Config) -> Result<(), Wrong> {
     // 4 KiB is near what the kernel raises a smaller SO_SNDBUF to (socket(7)); it stores twice the value
     // in an int.
     within("limits.socket_send_bytes", limits.socket_send_bytes, ByteSize(4096), ByteSize((1 << 30) - 1))?;
+    within("limits.poll_bytes", limits.poll_bytes, ByteSize(1), BYTES_MAX)?;
     within("limits.send_backlog_bytes", limits.send_backlog_bytes, ByteSize(1), BYTES_MAX)?;
     within("history.bytes", config.history.bytes, ByteSize(1), ByteSize(i64::MAX as u64))?;
     let (backlog, message) = (limits.send_backlog_bytes, limits.message_bytes);

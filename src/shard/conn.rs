@@ -49,7 +49,7 @@ pub mod flag {
     pub const PINGED: u32 = 32;
     /// Resumed from a position that this shard has not reached yet: skip up to `cursor`.
     pub const AHEAD: u32 = 64;
-    /// Not read: an echo client until its outbox has drained, that of an event stream until
+    /// Not read: an echo client until its outbox has drained, that of a poll until its next request fits, that of an event stream until
     /// the clock comes by.
     pub const PAUSED: u32 = 128;
     /// Pushes to this very connection are on the tape.
@@ -68,6 +68,12 @@ pub mod flag {
     pub const ODD_PERIOD: u32 = 16_384;
     /// The poll has told of the peer's end: read until it comes.
     pub const ENDING: u32 = 32_768;
+    /// Has had an answer on this connection: what it waits for is the next request.
+    pub const SERVED: u32 = 65_536;
+    /// The connection ends with the answer to this poll.
+    pub const LAST: u32 = 131_072;
+    /// The answer to this poll has header lines of its own.
+    pub const OWN_HEAD: u32 = 262_144;
 }
 
 /// One connection.
@@ -80,13 +86,13 @@ pub struct Slot {
     pub generation: u32,
     /// Bits of `flag`.
     pub flags: u32,
-    /// Ping period in seconds.
+    /// Ping period in seconds; of a poll, how long it is held from `opened` on.
     pub heartbeat_s: u16,
     /// Where in its life.
     pub state: State,
     /// How it is spoken to.
     pub transport: Transport,
-    /// When it was accepted.
+    /// When it was accepted; of a poll, when it began; after one, when it was answered or the next head began.
     pub opened: Tick,
     /// Uplink rate: the moment (`Clock::us`) at which the bucket is full again.
     pub uplink_full_us: u32,
@@ -111,7 +117,7 @@ const _: () = assert!(size_of::<Slot>() <= 64, "a million of these: design secti
 /// State that an idle connection does not have.
 #[derive(Debug, Default)]
 pub struct Rare {
-    /// An incomplete request head.
+    /// An incomplete request head, or requests behind the one that is being answered.
     pub head: Vec<u8>,
     /// An incomplete frame or message.
     pub decoder: Option<Decoder>,
@@ -226,6 +232,11 @@ impl Slot {
         if self.rare.as_ref().is_some_and(|rare| rare.is_empty()) {
             self.rare = None;
         }
+    }
+
+    /// Whether octets of a request are kept.
+    pub fn has_head(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.head.is_empty())
     }
 
     /// Whether frames of its own wait.

@@ -190,6 +190,9 @@ impl Shard {
     }
 
     fn kick(&mut self, index: u32, code: u16, reason: &str) {
+        if self.table[index].transport == Transport::LongPoll {
+            return self.kick_poll(index, code, reason);
+        }
         let answer = Answer::Close { code: Some(code), reason: reason.to_owned().into() };
         self.finish(index, CloseReason::Kicked, answer);
     }

@@ -51,6 +51,8 @@ pub(super) enum Answer {
         /// The close code in it.
         code: Option<u16>,
     },
+    /// What is queued already, the answer to a poll, and nothing after it.
+    Queued,
     /// Nothing: the peer has gone.
     Nothing,
 }
@@ -63,7 +65,7 @@ impl Shard {
         }
         let sent = match &answer {
             Answer::Close { code, .. } | Answer::Frame { code, .. } => *code,
-            Answer::Http(_) | Answer::Nothing => None,
+            Answer::Http(_) | Answer::Queued | Answer::Nothing => None,
         };
         self.leave_places(index, reason, sent);
         let deadline = self.clock.tick().after(self.settings.close_ticks);
@@ -81,6 +83,9 @@ impl Shard {
         rare.close_deadline = Some(deadline);
         match answer {
             Answer::Http(bytes) | Answer::Frame { frame: bytes, .. } => self.queue(index, bytes),
+            Answer::Queued => {}
+            // A poll has no words for it, and what it does not read would only be in their way.
+            Answer::Close { .. } if transport == Transport::LongPoll => return self.drop_connection(index),
             Answer::Close { code, reason } if transport == Transport::EventStream => {
                 self.queue(index, event_stream::close(code, &reason));
             }
@@ -90,8 +95,14 @@ impl Shard {
         self.want_read(index);
     }
 
-    /// Takes an established client out of everything that finds it.
+    /// Takes a client out of everything that finds it or counts it.
     fn leave_places(&mut self, index: u32, reason: CloseReason, code: Option<u16>) {
+        self.leave_indexes(index, reason, code);
+        self.uncount(index);
+    }
+
+    /// Takes an established client out of everything that finds it.
+    pub(super) fn leave_indexes(&mut self, index: u32, reason: CloseReason, code: Option<u16>) {
         if self.table[index].state == State::Open {
             self.stats.connections -= 1;
             *self.clients_by(self.table[index].transport) -= 1;
@@ -101,16 +112,20 @@ impl Shard {
                 self.report(self.id(index), user, Happening::Disconnect { reason, code });
             }
         }
-        if self.table[index].is(flag::COUNTED) {
-            let address = self.table[index].rare().address.take();
-            self.table[index].clear(flag::COUNTED);
-            self.gate.uncount_address(address.expect("a counted slot keeps its address"));
-        }
         self.users.detach(&mut self.table, index);
         self.topics.unsubscribe_all(&mut self.table, index, &mut self.tape);
         if self.table[index].is(flag::ADDRESSED) {
             self.table[index].clear(flag::ADDRESSED);
             self.tape.close_connection(index);
+        }
+    }
+
+    /// Gives back its place among those of its address.
+    pub(super) fn uncount(&mut self, index: u32) {
+        if self.table[index].is(flag::COUNTED) {
+            let address = self.table[index].rare().address.take();
+            self.table[index].clear(flag::COUNTED);
+            self.gate.uncount_address(address.expect("a counted slot keeps its address"));
         }
     }
 
@@ -123,6 +138,14 @@ impl Shard {
                 self.table[index].set(flag::PEER_DONE);
             }
             State::Closing => self.drop_connection(index),
+            State::Handshake if self.table[index].has_outbox() => {
+                // Half a close behind a poll: its answer may still be read.
+                self.table[index].set(flag::PEER_DONE);
+                self.finish(index, CloseReason::Answered, Answer::Queued);
+            }
+            State::Handshake if self.table[index].is(flag::SERVED) && !self.table[index].has_head() => {
+                self.finish(index, CloseReason::Answered, Answer::Nothing);
+            }
             State::Handshake | State::Open => self.finish(index, CloseReason::PeerGone, Answer::Nothing),
         }
     }
@@ -217,6 +240,7 @@ impl Shard {
                 let answer = Answer::Frame { frame: event_stream::retry(after_ms), code: None };
                 return self.finish(index, CloseReason::Drained, answer);
             }
+            Transport::LongPoll => return self.end_poll(index, CloseReason::Drained),
             Transport::WebSocketJson => self.queue(index, envelope::reconnect(after_ms, "restart")),
             Transport::WebSocketRaw | Transport::WebSocketEcho => {}
         }

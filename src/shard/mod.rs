@@ -2,7 +2,7 @@
 //!
 //! A shard shares nothing (design section 2): plain fields of one struct on one thread. Its life is the
 //! loop in `run`, a loop of batches. This file performs no protocol: `opening` brings clients in,
-//! `receiving` hears them, `delivery` takes letters from control, `sending` writes what `outlook` gathers,
+//! `receiving` hears them, `polling` holds those that poll, `delivery` takes letters from control, `sending` writes what `outlook` gathers,
 //! `sweeping` keeps time, `ending` lets go.
 
 pub mod clock;
@@ -13,6 +13,7 @@ pub mod listener;
 pub mod mailbox;
 mod opening;
 mod outlook;
+mod polling;
 mod receiving;
 mod sending;
 mod settings;

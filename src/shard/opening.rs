@@ -139,6 +139,15 @@ impl Shard {
 
     /// Takes bytes of a request head, perhaps the last.
     pub(super) fn hear_head(&mut self, index: u32, input: &mut [u8]) {
+        let now = self.clock.tick();
+        let slot = &mut self.table[index];
+        if slot.has_outbox() {
+            // The answer before this one has to be taken first: nobody is owed two.
+            return self.keep_unread(index, input);
+        }
+        if slot.is(flag::SERVED) && !slot.has_head() {
+            slot.opened = now;
+        }
         let kept = self.table[index].rare.as_mut().map(|rare| std::mem::take(&mut rare.head));
         let mut kept = kept.unwrap_or_default();
         if kept.is_empty() {
@@ -173,7 +182,7 @@ impl Shard {
         match session::route(&request, &policy) {
             Err(refusal) => self.refuse(index, &refusal),
             Ok(Route::Health) => self.answer(index, session::plain_response(200, "ok\n")),
-            Ok(Route::Ready) if self.is_draining() => self.refuse(index, &draining()),
+            Ok(Route::Ready) if self.is_draining() => self.refuse(index, &self.draining(index)),
             Ok(Route::Ready) => self.answer(index, session::plain_response(200, "ready\n")),
             Ok(Route::Open(opening)) => {
                 return self.admit(index, opening, &input[length..]).then_some(length);
@@ -198,13 +207,22 @@ impl Shard {
         self.gate.draining.load(Ordering::Relaxed)
     }
 
+    /// Spread over the drain, as are the delays of those that are told to come back.
+    fn draining(&self, index: u32) -> Refusal {
+        let refusal = Refusal::new(503, "draining", "the gateway is about to restart");
+        let within_s = u32::try_from(self.settings.timeouts.drain.as_secs()).unwrap_or(u32::MAX).max(1);
+        Refusal { retry_after_s: Some(1 + spread(index, within_s)), ..refusal }
+    }
+
     /// Lets the client in, here or at its owner. True if it is established here.
     fn admit(&mut self, index: u32, opening: Opening, unread: &[u8]) -> bool {
         if self.is_draining() {
-            self.refuse(index, &draining());
+            self.refuse(index, &self.draining(index));
             return false;
         }
-        if !self.connects.take(self.clock.ms()) {
+        // Another request of one that was let in: those who poll all the time are no rush of new ones.
+        let served = self.table[index].is(flag::SERVED);
+        if !served && !self.connects.take(self.clock.ms()) {
             self.refuse(
                 index,
                 &overloaded(index, "too many new connections at once (limits.connects_per_second)"),
@@ -216,6 +234,7 @@ impl Shard {
             return self.establish(index, opening);
         }
         self.stats.handed_out += 1;
+        self.uncount(index);
         let socket = self.release(index);
         let handover = Box::new(Handover { socket, opening, unread: unread.to_vec() });
         if let Err(returned) = self.peers[usize::from(owner)].hand_over(handover) {
@@ -260,8 +279,8 @@ impl Shard {
         }
         let asked = opening.since.map(Some).or(opening.lost.then_some(None));
         let resume = asked.map(|since| self.resume(index, since));
+        let gap = resume.as_ref().is_some_and(|resume| resume.gap);
         let greeting = self.greeting(index, &opening, resume);
-        self.queue(index, greeting);
         if self.wants(event_mask::CONNECT) {
             let what = Happening::Connect {
                 transport: transport_name(opening.transport),
@@ -270,6 +289,10 @@ impl Shard {
             };
             self.report(self.id(index), opening.user, what);
         }
+        match greeting {
+            Some(greeting) => self.queue(index, greeting),
+            None => self.begin_poll(index, opening.keep_alive, gap),
+        }
         true
     }
 
@@ -277,15 +300,18 @@ impl Shard {
     pub(super) fn clients_by(&mut self, transport: Transport) -> &mut u64 {
         match transport {
             Transport::EventStream => &mut self.stats.event_streams,
+            Transport::LongPoll => &mut self.stats.polls,
             Transport::WebSocketRaw | Transport::WebSocketJson | Transport::WebSocketEcho => {
                 &mut self.stats.websockets
             }
         }
     }
 
-    /// The answer to the request, and what the client is told before any message.
-    fn greeting(&self, index: u32, opening: &Opening, resume: Option<Resume>) -> Bytes {
-        match opening.transport {
+    /// The answer to the request, and what the client is told before any message. `None` for a poll, whose
+    /// answer is the message.
+    fn greeting(&self, index: u32, opening: &Opening, resume: Option<Resume>) -> Option<Bytes> {
+        Some(match opening.transport {
+            Transport::LongPoll => return None,
             Transport::WebSocketRaw | Transport::WebSocketEcho => opening.response(),
             Transport::WebSocketJson => {
                 let hello = envelope::hello(self.id(index), self.position(), opening.heartbeat_s);
@@ -305,11 +331,11 @@ impl Shard {
                 }
                 answer.into()
             }
-        }
+        })
     }
 
     /// The position up to which nothing is on its way to the client that it has not been given.
-    fn stands_at(&self, index: u32) -> Position {
+    pub(super) fn stands_at(&self, index: u32) -> Position {
         let slot = &self.table[index];
         let seq = if slot.is(flag::AHEAD) { slot.cursor } else { self.tape.head() };
         Position { epoch: self.epoch, seq }
@@ -321,6 +347,10 @@ impl Shard {
         if before >= self.settings.connections_max {
             self.gate.established.fetch_sub(1, Ordering::Relaxed);
             return Err(overloaded(index, "too many connections (limits.connections)"));
+        }
+        if self.table[index].is(flag::COUNTED) {
+            // Since an earlier poll on this connection.
+            return Ok(());
         }
         let Some(address) = self.peer(index).map(|peer| peer.ip().to_canonical()) else { return Ok(()) };
         if !self.settings.counts(address) {
@@ -396,11 +426,6 @@ impl Shard {
     }
 }
 
-fn draining() -> Refusal {
-    let refusal = Refusal::new(503, "draining", "the gateway is about to restart");
-    Refusal { retry_after_s: Some(2), ..refusal }
-}
-
 /// Spread by the slot, so that those refused together do not come back together.
 fn overloaded(index: u32, why: &'static str) -> Refusal {
     Refusal { retry_after_s: Some(1 + spread(index, 8)), ..Refusal::new(503, "overloaded", why) }
@@ -412,6 +437,7 @@ pub(super) fn transport_name(transport: Transport) -> &'static str {
         Transport::WebSocketRaw | Transport::WebSocketJson => "ws",
         Transport::WebSocketEcho => "echo",
         Transport::EventStream => "sse",
+        Transport::LongPoll => "poll",
     }
 }
 

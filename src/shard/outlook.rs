@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::conn::{NONE, Replay, Slot, State, Table, flag};
-use super::tape::{ChainId, EVERYBODY, Form, Tape};
+use super::tape::{ChainId, EVERYBODY, Encoder, Form, Tape};
 use super::topics::{TopicId, Topics};
 use super::users::Users;
 use crate::ring::Pieces;
@@ -34,6 +34,15 @@ pub(super) struct Plan {
     /// One whole message of the tape to a connection without rare state, and nothing else: what nearly
     /// every send of a broadcast is.
     pub(super) plain: bool,
+    /// A poll: with what was gathered it has its answer, or it needs one that is made for it alone.
+    pub(super) poll: Option<Poll>,
+}
+
+/// See `Plan::poll`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Poll {
+    Answered,
+    ToAnswer,
 }
 
 /// What the last plain plan of a transport sent: the next of its connections in a broadcast mostly needs
@@ -50,6 +59,7 @@ pub(super) fn form_of(transport: Transport) -> Form {
         Transport::WebSocketJson => Form::Envelope,
         Transport::WebSocketRaw | Transport::WebSocketEcho => Form::Raw,
         Transport::EventStream => Form::Event,
+        Transport::LongPoll => Form::Answer,
     }
 }
 
@@ -58,6 +68,7 @@ pub(super) fn ping_of(transport: Transport) -> &'static [u8] {
     match transport {
         Transport::EventStream => event_stream::COMMENT,
         Transport::WebSocketJson | Transport::WebSocketRaw | Transport::WebSocketEcho => websocket::PING,
+        Transport::LongPoll => &[],
     }
 }
 
@@ -80,7 +91,7 @@ pub(super) struct Outlook<'s> {
     pub(super) topics: &'s Topics,
     pub(super) tape: &'s Tape,
     pub(super) users: &'s Users,
-    pub(super) epoch: u32,
+    pub(super) encoder: Encoder<'s>,
     pub(super) now: Instant,
 }
 
@@ -123,11 +134,21 @@ impl<'s> Outlook<'s> {
         }
     }
 
+    /// Every stretch that slot `slot` has yet to be sent, in order; see `stretch`.
+    pub(super) fn stretches(
+        &self,
+        slot: &'s Slot,
+    ) -> impl Iterator<Item = (Option<&'s Replay>, u64, u64)> + use<'s> {
+        let replays = slot.rare.iter().flat_map(|rare| &rare.replays);
+        let replays = replays.map(|replay| (Some(replay), replay.cursor, replay.until));
+        replays.chain(slot.is(flag::BEHIND).then_some((None, slot.cursor, u64::MAX)))
+    }
+
     /// Whether slot `slot` is behind with the tape and has nothing else to be sent.
     pub(super) fn is_plain(&self, slot: &Slot) -> bool {
         slot.rare.is_none()
             && slot.state == State::Open
-            && slot.flags & (flag::BEHIND | flag::PING_DUE | flag::ADDRESSED) == flag::BEHIND
+            && slot.flags & (flag::BEHIND | flag::PING_DUE | flag::ADDRESSED | flag::OWN_HEAD) == flag::BEHIND
             && (slot.user == NONE || self.tape.user_seq() <= slot.cursor)
     }
 
@@ -154,6 +175,7 @@ impl<'s> Outlook<'s> {
             messages: 1,
             more: false,
             plain: true,
+            poll: (slot.transport == Transport::LongPoll).then_some(Poll::Answered),
         })
     }
 
@@ -177,6 +199,7 @@ impl<'s> Outlook<'s> {
             messages: 0,
             more: false,
             plain: false,
+            poll: None,
         };
         for frame in slot.rare.iter().flat_map(|rare| &rare.outbox) {
             if pieces.bytes() >= GATHER_BYTES || !pieces.push(frame) {
@@ -193,11 +216,15 @@ impl<'s> Outlook<'s> {
         plan.bytes = pieces.bytes();
         let Some((replay, after, until)) = self.stretch(slot) else { return plan };
         self.chains(index, replay, after, chains);
+        if slot.transport == Transport::LongPoll {
+            self.gather_poll(slot, after, chains, pieces, &mut plan);
+            return plan;
+        }
         let mut through = after;
         let form = form_of(slot.transport);
         self.tape.walk(chains, after, until, |entry| {
             if !entry.is_expired(self.now) {
-                if pieces.bytes() >= GATHER_BYTES || !pieces.push(entry.form(form, self.epoch)) {
+                if pieces.bytes() >= GATHER_BYTES || !pieces.push(entry.form(form, &self.encoder)) {
                     plan.more = true;
                     return false;
                 }
@@ -210,6 +237,36 @@ impl<'s> Outlook<'s> {
         plan.through = Some(through);
         plan.plain = plan.messages == 1 && !plan.more && self.is_plain(slot);
         plan
+    }
+
+    /// The answer to a poll, if it is the one that all polls get for one message.
+    fn gather_poll(
+        &self,
+        slot: &Slot,
+        after: u64,
+        chains: &[ChainId],
+        pieces: &mut Pieces<'_, 's>,
+        plan: &mut Plan,
+    ) {
+        let (mut message, mut alone, mut through) = (None, self.is_plain(slot), after);
+        self.tape.walk(chains, after, u64::MAX, |entry| {
+            through = entry.seq();
+            if !entry.is_expired(self.now) {
+                alone &= message.replace(entry).is_none();
+            }
+            alone
+        });
+        if !alone {
+            plan.poll = Some(Poll::ToAnswer);
+            return;
+        }
+        // Expired meanwhile: it goes on waiting.
+        plan.through = Some(through);
+        let Some(message) = message else { return };
+        let pushed = pieces.push(message.form(Form::Answer, &self.encoder));
+        assert!(pushed, "a send holds one piece");
+        (plan.bytes, plan.messages, plan.plain) = (pieces.bytes(), 1, true);
+        plan.poll = Some(Poll::Answered);
     }
 
     /// Where a send broke off that put `tape_sent` bytes of the tape's part out.
@@ -232,7 +289,7 @@ impl<'s> Outlook<'s> {
             if left == 0 {
                 return false;
             }
-            let frame = entry.form(form, self.epoch);
+            let frame = entry.form(form, &self.encoder);
             (through, begun) = (entry.seq(), begun + 1);
             if left < frame.len() {
                 rest = Some(frame.slice(left..));

@@ -9,10 +9,11 @@ use bytes::{Buf, Bytes};
 use super::Shard;
 use super::conn::{State, flag};
 use super::ending::Answer;
-use super::outlook::{BrokenOff, Outlook, Plan, Repeats, ping_of};
-use super::tape::ChainId;
+use super::outlook::{BrokenOff, Outlook, Plan, Poll, Repeats, ping_of};
+use super::tape::{ChainId, Encoder};
 use crate::ring::{BATCH_MAX, Token};
 use crate::stats::CloseReason;
+use crate::wire::session::Transport;
 
 /// Sends in one turn, so that a broadcast to many does not keep others from being heard.
 const SENDS_PER_TURN: usize = 4096;
@@ -29,15 +30,19 @@ pub(super) struct Sender {
 }
 
 impl Shard {
-    fn outlook(&self) -> Outlook<'_> {
+    pub(super) fn outlook(&self) -> Outlook<'_> {
         Outlook {
             table: &self.table,
             topics: &self.topics,
             tape: &self.tape,
             users: &self.users,
-            epoch: self.epoch,
+            encoder: self.encoder(),
             now: self.clock.now(),
         }
+    }
+
+    pub(super) fn encoder(&self) -> Encoder<'_> {
+        Encoder { epoch: self.epoch, poll_begin: &self.settings.poll_begin }
     }
 
     /// Every chain that holds messages for slot `index`.
@@ -118,7 +123,7 @@ impl Shard {
             topics: &self.topics,
             tape: &self.tape,
             users: &self.users,
-            epoch: self.epoch,
+            encoder: Encoder { epoch: self.epoch, poll_begin: &self.settings.poll_begin },
             now: self.clock.now(),
         };
         let (mut next, mut repeats) = (0, Repeats::default());
@@ -149,7 +154,11 @@ impl Shard {
                 self.stats.sent_bytes += *sent as u64;
                 self.stats.delivered += 1;
                 self.table[index].clear(flag::BEHIND);
+                if plan.poll.is_some() {
+                    self.poll_answered(index);
+                }
             }
+            Ok(_) if plan.poll == Some(Poll::ToAnswer) => self.answer_marked_poll(index),
             Ok(sent) => {
                 self.stats.sent_bytes += *sent as u64;
                 self.take_from_outbox(index, (*sent).min(plan.outbox_bytes));
@@ -232,6 +241,9 @@ impl Shard {
         if let Some(rest) = rest {
             self.begun(plan.index, rest);
         }
+        if plan.poll.is_some() {
+            self.poll_answered(plan.index);
+        }
     }
 
     /// The rest of a frame that was begun goes before everything else.
@@ -298,6 +310,12 @@ impl Shard {
         }
         if slot.state == State::Closing {
             return self.last_words_sent(index);
+        }
+        if slot.transport == Transport::LongPoll {
+            if slot.state == State::Handshake {
+                self.hear_next(index);
+            }
+            return;
         }
         self.read_on(index);
         let slot = &mut self.table[index];

@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
+
 use super::clock::Tick;
 use super::tape::TapeLimits;
 use crate::config::{Config, Timeouts};
 use crate::wire::request::HeadLimits;
 use crate::wire::session::Policy;
-use crate::wire::websocket;
+use crate::wire::{long_poll, websocket};
 
 /// No ping to an echo client before this many seconds.
 pub const ECHO_QUIET_S: u32 = 120;
@@ -32,6 +34,9 @@ pub struct Settings {
     pub(super) echo: (bool, bool),
     pub(super) topics_max: usize,
     pub(super) lag_bytes_max: usize,
+    pub(super) poll_bytes_max: usize,
+    /// `long_poll::begin` of the polls that have no header lines of their own.
+    pub(super) poll_begin: Bytes,
     pub(super) connections_max: u64,
     pub(super) sockets_max: u64,
     pub(super) connections_per_address_max: u32,
@@ -44,6 +49,8 @@ pub struct Settings {
     pub(super) send_ticks: u32,
     pub(super) close_ticks: u32,
     pub(super) pong_ticks: u32,
+    /// Between two polls on one connection: as long as another client may be silent.
+    pub(super) idle_ticks: u32,
     /// When the kernel gives up a peer that confirms nothing, in milliseconds: `Listener::give_up_after`.
     pub(super) unconfirmed_ms_max: u32,
     pub(super) tape: TapeLimits,
@@ -75,6 +82,8 @@ impl Settings {
             echo: (config.web.echo, config.web.echo && config.web.echo_public),
             topics_max: limits.topics_per_connection as usize,
             lag_bytes_max: limits.send_backlog_bytes.bytes(),
+            poll_bytes_max: limits.poll_bytes.bytes(),
+            poll_begin: long_poll::begin(""),
             connections_max: room.clients_max,
             sockets_max: room.sockets_max,
             connections_per_address_max: limits.connections_per_address,
@@ -86,6 +95,7 @@ impl Settings {
             send_ticks: Tick::count(timeouts.send),
             close_ticks: Tick::count(timeouts.close),
             pong_ticks: Tick::count(timeouts.pong),
+            idle_ticks: Tick::count(timeouts.heartbeat),
             unconfirmed_ms_max: unconfirmed_ms_max(timeouts),
             timeouts: timeouts.clone(),
             tape: TapeLimits {

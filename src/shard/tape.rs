@@ -16,7 +16,7 @@ use super::clock::Tick;
 use super::conn::NONE;
 use super::topics::TopicId;
 use crate::message::{Message, UserId};
-use crate::wire::{envelope, event_stream};
+use crate::wire::{envelope, event_stream, long_poll};
 
 /// A chain of this tape; reused once closed.
 pub type ChainId = u32;
@@ -37,6 +37,27 @@ pub enum Form {
     Envelope,
     /// An event of an event stream.
     Event,
+    /// A message of a poll's answer, a comma before it.
+    Item,
+    /// The whole answer of a poll, with this message alone.
+    Answer,
+}
+
+/// What an encoding depends on beside the message.
+#[derive(Clone, Copy, Debug)]
+pub struct Encoder<'a> {
+    /// The gateway's.
+    pub epoch: u32,
+    /// `long_poll::begin` of a poll with no header lines of its own.
+    pub poll_begin: &'a [u8],
+}
+
+/// Forms that not every gateway is asked for.
+#[derive(Debug, Default)]
+struct HttpForms {
+    event: OnceCell<Bytes>,
+    item: OnceCell<Bytes>,
+    answer: OnceCell<Bytes>,
 }
 
 /// Limits of a tape.
@@ -57,7 +78,7 @@ pub struct TapeLimits {
 pub struct Entry {
     message: Arc<Message>,
     envelope: OnceCell<Bytes>,
-    event: OnceCell<Box<Bytes>>,
+    http: OnceCell<Box<HttpForms>>,
     added: Tick,
     chain: ChainId,
     /// Bytes accounted for it.
@@ -75,11 +96,17 @@ impl Entry {
     }
 
     /// The bytes to send, encoded at most once.
-    pub fn form(&self, form: Form, epoch: u32) -> &Bytes {
+    pub fn form(&self, form: Form, encoder: &Encoder<'_>) -> &Bytes {
+        let (message, epoch) = (&self.message, encoder.epoch);
+        let http = || self.http.get_or_init(Box::default);
         match form {
-            Form::Raw => self.message.frame(),
-            Form::Envelope => self.envelope.get_or_init(|| envelope::message(&self.message, epoch)),
-            Form::Event => self.event.get_or_init(|| Box::new(event_stream::message(&self.message, epoch))),
+            Form::Raw => message.frame(),
+            Form::Envelope => self.envelope.get_or_init(|| envelope::message(message, epoch)),
+            Form::Event => http().event.get_or_init(|| event_stream::message(message, epoch)),
+            Form::Item => http().item.get_or_init(|| long_poll::item(message, epoch)),
+            Form::Answer => {
+                http().answer.get_or_init(|| long_poll::answer(message, epoch, encoder.poll_begin))
+            }
         }
     }
 
@@ -256,7 +283,7 @@ impl Tape {
         let entry = Entry {
             message,
             envelope: OnceCell::new(),
-            event: OnceCell::new(),
+            http: OnceCell::new(),
             added: now,
             chain,
             bytes: bytes as u32,

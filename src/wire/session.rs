@@ -25,11 +25,13 @@ pub enum Transport {
     WebSocketEcho,
     /// `GET /sse`.
     EventStream,
+    /// `GET /poll`.
+    LongPoll,
 }
 
 impl Transport {
     /// How many there are.
-    pub const COUNT: usize = Self::EventStream as usize + 1;
+    pub const COUNT: usize = Self::LongPoll as usize + 1;
 }
 
 /// A client that may come in.
@@ -45,8 +47,10 @@ pub struct Opening {
     pub since: Option<Position>,
     /// It asked to resume from what is no position: whatever it missed is a gap.
     pub lost: bool,
-    /// Ping period in seconds, clamped to the configured bounds.
+    /// Ping period in seconds, clamped to the configured bounds. A poll has none: how long it is held.
     pub heartbeat_s: u16,
+    /// Whether the connection goes on after the answer (a poll's).
+    pub keep_alive: bool,
     /// `Sec-WebSocket-Accept` (RFC 6455 4.2.2); zeros where it is no WebSocket.
     pub accept: [u8; 28],
 }
@@ -94,6 +98,7 @@ pub fn route(request: &Request<'_>, policy: &Policy) -> Result<Route, Refusal> {
         "/ws" => open_push(request, policy).map(Route::Open),
         "/echo" if policy.echo => open_echo(request, policy).map(Route::Open),
         "/sse" => open_stream(request, policy).map(Route::Open),
+        "/poll" => open_poll(request, policy).map(Route::Open),
         "/healthz" => Ok(Route::Health),
         "/readyz" => Ok(Route::Ready),
         _ => Err(Refusal::new(404, "not_found", "no such path")),
@@ -115,6 +120,7 @@ fn open_push(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal>
         since: since(request)?,
         lost: false,
         heartbeat_s: heartbeat_s(request, policy)?,
+        keep_alive: false,
         accept,
     })
 }
@@ -127,6 +133,7 @@ fn open_echo(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal>
         since: None,
         lost: false,
         heartbeat_s: policy.heartbeat_s,
+        keep_alive: false,
         accept: handshake(request)?,
     })
 }
@@ -140,6 +147,27 @@ fn open_stream(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusa
         since,
         lost,
         heartbeat_s: heartbeat_s(request, policy)?,
+        keep_alive: false,
+        accept: [0; 28],
+    })
+}
+
+/// How long a poll is held where it does not say, and the longest, in seconds (contract section 2).
+const POLL_S: u16 = 25;
+const POLL_S_MAX: u16 = 300;
+
+fn open_poll(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal> {
+    // The same query as elsewhere, though nobody pings a poll.
+    heartbeat_s(request, policy)?;
+    let timeout_s = seconds(request, "timeout")?.unwrap_or(POLL_S);
+    Ok(Opening {
+        transport: Transport::LongPoll,
+        user: user(request, policy)?,
+        topics: topics(request, policy)?,
+        since: since(request)?,
+        lost: false,
+        heartbeat_s: timeout_s.min(POLL_S_MAX),
+        keep_alive: request.http_1_1 && request.keep_alive(),
         accept: [0; 28],
     })
 }
@@ -239,13 +267,18 @@ fn since(request: &Request<'_>) -> Result<Option<Position>, Refusal> {
 }
 
 fn heartbeat_s(request: &Request<'_>, policy: &Policy) -> Result<u16, Refusal> {
-    let Some(text) = request.query_value("heartbeat")? else { return Ok(policy.heartbeat_s) };
+    let Some(asked_s) = seconds(request, "heartbeat")? else { return Ok(policy.heartbeat_s) };
+    Ok(asked_s.max(policy.heartbeat_min_s).min(policy.heartbeat_max_s))
+}
+
+fn seconds(request: &Request<'_>, key: &str) -> Result<Option<u16>, Refusal> {
+    let Some(text) = request.query_value(key)? else { return Ok(None) };
     if text.is_empty() || !text.bytes().all(|octet| octet.is_ascii_digit()) {
-        return Err(bad_request("heartbeat must be a whole number of seconds"));
+        let message = format!("{key} must be a whole number of seconds");
+        return Err(Refusal::new(400, "bad_request", message));
     }
     // Digits that overflow are a long time; the bound is the answer to that.
-    let asked_s: u16 = text.parse().unwrap_or(u16::MAX);
-    Ok(asked_s.max(policy.heartbeat_min_s).min(policy.heartbeat_max_s))
+    Ok(Some(text.parse().unwrap_or(u16::MAX)))
 }
 
 impl Opening {

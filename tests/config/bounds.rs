@@ -64,6 +64,7 @@ fn buffers_and_heads_have_sane_sizes() {
     bound("limits.head_bytes", &["64", "1MiB"], &["63", "1048577"]);
     bound("limits.target_bytes", &["1", "1MiB"], &["0", "1048577"]);
     bound("limits.socket_send_bytes", &["4KiB", "1073741823"], &["4095", "1GiB"]);
+    bound("limits.poll_bytes", &["1", "1GiB"], &["0", "1073741825"]);
     bound("control.reply_bytes", &["1", "1GiB"], &["0", "1073741825"]);
     bound("control.body_bytes", &["1", "1GiB"], &["0", "1073741825"]);
     bound("control.mailbox_bytes", &["1", "8GiB"], &["0"]);

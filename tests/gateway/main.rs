@@ -14,6 +14,7 @@ mod heartbeat;
 mod http;
 mod json;
 mod limits;
+mod polls;
 mod push;
 mod raw;
 mod real_clients;

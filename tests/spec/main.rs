@@ -2,6 +2,7 @@
 
 mod envelope;
 mod event_stream;
+mod long_poll;
 mod request;
 mod request_hostile;
 mod script;
