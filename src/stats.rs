@@ -50,7 +50,7 @@ close_reasons! {
     Kicked = "kicked",
     /// The gateway drained (1012).
     Drained = "drained",
-    /// A plain HTTP answer was given and the connection closed after it.
+    /// An HTTP answer was given, and the connection was closed after it or not used again.
     Answered = "answered",
 }
 

@@ -173,6 +173,8 @@ pub struct Auth {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Web {
+    /// Origins whose pages may connect, as `https://example.org`; empty is any.
+    pub origins: Vec<String>,
     /// Serve `GET /echo`, on loopback listeners.
     pub echo: bool,
     /// Serve `GET /echo` on every listener.

@@ -13,6 +13,7 @@ use super::clock::Tick;
 use super::topics::TopicId;
 use crate::ring::{GENERATION_MASK, Token};
 use crate::stats::CloseReason;
+use crate::wire::origin::OriginId;
 use crate::wire::session::Transport;
 use crate::wire::websocket::Decoder;
 
@@ -100,6 +101,8 @@ pub struct Slot {
     pub cursor: u64,
     /// User id in `Users`, or `NONE`.
     pub user: u32,
+    /// Which of `web.origins` polls, where it is one.
+    pub origin: Option<OriginId>,
     /// Neighbours in the list of the user's connections; `next` also links free slots.
     pub next: u32,
     /// See `next`.
@@ -194,6 +197,7 @@ impl Slot {
             uplink_full_us: 0,
             cursor: 0,
             user: NONE,
+            origin: None,
             next,
             previous: NONE,
             topic: NONE,

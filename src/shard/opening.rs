@@ -19,7 +19,7 @@ use super::settings::Settings;
 use crate::message::Position;
 use crate::stats::CloseReason;
 use crate::wire::close::Refusal;
-use crate::wire::request::parse_head;
+use crate::wire::request::{Request, parse_head};
 use crate::wire::session::{self, Opening, Policy, Route, Transport};
 use crate::wire::{envelope, event_stream};
 
@@ -179,11 +179,16 @@ impl Shard {
                 return None;
             }
         };
+        let refuse = if request.method == "HEAD" { Self::refuse_head } else { Self::refuse };
         match session::route(&request, &policy) {
-            Err(refusal) => self.refuse(index, &refusal),
-            Ok(Route::Health) => self.answer(index, session::plain_response(200, "ok\n")),
-            Ok(Route::Ready) if self.is_draining() => self.refuse(index, &self.draining(index)),
-            Ok(Route::Ready) => self.answer(index, session::plain_response(200, "ready\n")),
+            Err(refusal) => refuse(self, index, &refusal),
+            Ok(Route::Ready) if self.is_draining() => refuse(self, index, &self.draining(index)),
+            Ok(Route::Health) => self.answer(index, &request, session::plain_response(200, "ok\n")),
+            Ok(Route::Ready) => self.answer(index, &request, session::plain_response(200, "ready\n")),
+            Ok(Route::Preflight(origin)) => {
+                let fields = policy.origins.preflight_fields(origin);
+                self.answer(index, &request, session::preflight_response(&fields));
+            }
             Ok(Route::Open(opening)) => {
                 return self.admit(index, opening, &input[length..]).then_some(length);
             }
@@ -217,16 +222,14 @@ impl Shard {
     /// Lets the client in, here or at its owner. True if it is established here.
     fn admit(&mut self, index: u32, opening: Opening, unread: &[u8]) -> bool {
         if self.is_draining() {
-            self.refuse(index, &self.draining(index));
+            self.refuse_opening(index, &opening, self.draining(index));
             return false;
         }
         // Another request of one that was let in: those who poll all the time are no rush of new ones.
         let served = self.table[index].is(flag::SERVED);
         if !served && !self.connects.take(self.clock.ms()) {
-            self.refuse(
-                index,
-                &overloaded(index, "too many new connections at once (limits.connects_per_second)"),
-            );
+            let why = "too many new connections at once (limits.connects_per_second)";
+            self.refuse_opening(index, &opening, overloaded(index, why));
             return false;
         }
         let owner = opening.user.as_ref().map_or(self.number, |user| self.owner.shard_of(user));
@@ -240,7 +243,8 @@ impl Shard {
         if let Err(returned) = self.peers[usize::from(owner)].hand_over(handover) {
             self.stats.handed_out -= 1;
             let index = self.table.insert(returned.socket, self.clock.tick());
-            self.refuse(index, &overloaded(index, "the shard of this user is overloaded"));
+            let refusal = overloaded(index, "the shard of this user is overloaded");
+            self.refuse_opening(index, &returned.opening, refusal);
         }
         false
     }
@@ -259,7 +263,7 @@ impl Shard {
     /// Answers and makes the client part of everything. False when it was refused.
     fn establish(&mut self, index: u32, opening: Opening) -> bool {
         if let Err(refusal) = self.take_places(index) {
-            self.refuse(index, &refusal);
+            self.refuse_opening(index, &opening, refusal);
             return false;
         }
         self.stats.connections += 1;
@@ -285,13 +289,13 @@ impl Shard {
             let what = Happening::Connect {
                 transport: transport_name(opening.transport),
                 remote: self.remote(index),
-                topics: opening.topics,
+                topics: opening.topics.clone(),
             };
-            self.report(self.id(index), opening.user, what);
+            self.report(self.id(index), opening.user.clone(), what);
         }
         match greeting {
             Some(greeting) => self.queue(index, greeting),
-            None => self.begin_poll(index, opening.keep_alive, gap),
+            None => self.begin_poll(index, &opening, gap),
         }
         true
     }
@@ -324,7 +328,7 @@ impl Shard {
                 // not get of it skipped when it comes back.
                 let at = resume.is_none_or(|resume| resume.replayed == 0).then(|| self.stands_at(index));
                 let retry_ms = RETRY_CLIENT_MS + spread(index, RETRY_CLIENT_MS);
-                let mut answer = event_stream::head("");
+                let mut answer = event_stream::head(&self.settings.policy.origins.fields(opening.origin));
                 answer += &event_stream::begin(retry_ms, at.filter(|_| !gap));
                 if gap {
                     answer += &event_stream::gap(at);
@@ -413,15 +417,36 @@ impl Shard {
 
     /// Ends a connection whose request is refused.
     pub(super) fn refuse(&mut self, index: u32, refusal: &Refusal) {
+        self.refuse_by(index, refusal, session::refusal_response(refusal));
+    }
+
+    /// The same for HEAD.
+    fn refuse_head(&mut self, index: u32, refusal: &Refusal) {
+        self.refuse_by(index, refusal, session::head_of(&session::refusal_response(refusal)));
+    }
+
+    /// The same for a request that there was no room for, in a way that a page can read.
+    fn refuse_opening(&mut self, index: u32, opening: &Opening, refusal: Refusal) {
+        let fields = match opening.transport {
+            Transport::EventStream | Transport::LongPoll => {
+                self.settings.policy.origins.refusal_fields(opening.origin)
+            }
+            Transport::WebSocketRaw | Transport::WebSocketJson | Transport::WebSocketEcho => String::new(),
+        };
+        self.refuse(index, &Refusal { fields, ..refusal });
+    }
+
+    fn refuse_by(&mut self, index: u32, refusal: &Refusal, response: Bytes) {
         tracing::debug!(shard = self.number, status = refusal.status, code = refusal.code, "refused");
         let reason = match refusal.status {
             408 => CloseReason::HandshakeTimeout,
             _ => CloseReason::Refused,
         };
-        self.finish(index, reason, Answer::Http(session::refusal_response(refusal)));
+        self.finish(index, reason, Answer::Http(response));
     }
 
-    fn answer(&mut self, index: u32, response: Bytes) {
+    fn answer(&mut self, index: u32, request: &Request<'_>, response: Bytes) {
+        let response = if request.method == "HEAD" { session::head_of(&response) } else { response };
         self.finish(index, CloseReason::Answered, Answer::Http(response));
     }
 }

@@ -15,6 +15,7 @@ use super::tape::{Entry, Form};
 use crate::message::Position;
 use crate::stats::CloseReason;
 use crate::wire::close::{Refusal, code};
+use crate::wire::session::Opening;
 use crate::wire::{long_poll, session};
 
 /// What an answer holds.
@@ -27,11 +28,14 @@ struct List<'s> {
 impl Shard {
     /// Holds a poll that was just let in, unless there is an answer to it already. `gap`: it missed what is
     /// no longer held.
-    pub(super) fn begin_poll(&mut self, index: u32, keep_alive: bool, gap: bool) {
+    pub(super) fn begin_poll(&mut self, index: u32, opening: &Opening, gap: bool) {
         let now = self.clock.tick();
         let slot = &mut self.table[index];
-        slot.opened = now;
-        if !keep_alive {
+        (slot.opened, slot.origin) = (now, opening.origin);
+        if opening.origin.is_some() {
+            slot.set(flag::OWN_HEAD);
+        }
+        if !opening.keep_alive {
             slot.set(flag::LAST | flag::OWN_HEAD);
         }
         // What it missed and is still held is marked to be sent, and answers it in this turn.
@@ -88,7 +92,8 @@ impl Shard {
         if code < code::KICKED {
             return self.end_poll(index, CloseReason::Kicked);
         }
-        let refusal = Refusal::new(403, "kicked", reason.to_owned());
+        let fields = self.settings.policy.origins.refusal_fields(self.table[index].origin);
+        let refusal = Refusal { fields, ..Refusal::new(403, "kicked", reason.to_owned()) };
         self.finish(index, CloseReason::Kicked, Answer::Http(session::refusal_response(&refusal)));
     }
 
@@ -181,9 +186,11 @@ impl Shard {
 
     /// Status line and header lines of its own, up to where all answers are alike.
     fn poll_begin(&self, index: u32) -> Bytes {
-        if self.table[index].is(flag::LAST) {
-            return long_poll::begin("Connection: close\r\n");
+        let slot = &self.table[index];
+        if !slot.is(flag::OWN_HEAD) {
+            return self.settings.poll_begin.clone();
         }
-        self.settings.poll_begin.clone()
+        let close = if slot.is(flag::LAST) { "Connection: close\r\n" } else { "" };
+        long_poll::begin(&format!("{close}{}", self.settings.policy.origins.fields(slot.origin)))
     }
 }

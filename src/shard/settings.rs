@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::clock::Tick;
 use super::tape::TapeLimits;
 use crate::config::{Config, Timeouts};
+use crate::wire::origin::Origins;
 use crate::wire::request::HeadLimits;
 use crate::wire::session::Policy;
 use crate::wire::{long_poll, websocket};
@@ -60,6 +61,7 @@ impl Settings {
     /// From the effective configuration and what the descriptor limit leaves room for.
     pub fn new(config: &Config, room: Room) -> Self {
         let (limits, timeouts) = (&config.limits, &config.timeouts);
+        let origins = Origins::new(&config.web.origins);
         let seconds = |duration: std::time::Duration| u16::try_from(duration.as_secs()).unwrap_or(u16::MAX);
         Self {
             head: HeadLimits {
@@ -77,13 +79,14 @@ impl Settings {
                 heartbeat_min_s: seconds(timeouts.heartbeat_min),
                 heartbeat_max_s: seconds(timeouts.heartbeat_max),
                 topics_max: limits.topics_per_connection,
+                origins: origins.clone(),
                 echo: false,
             },
             echo: (config.web.echo, config.web.echo && config.web.echo_public),
             topics_max: limits.topics_per_connection as usize,
             lag_bytes_max: limits.send_backlog_bytes.bytes(),
             poll_bytes_max: limits.poll_bytes.bytes(),
-            poll_begin: long_poll::begin(""),
+            poll_begin: long_poll::begin(&origins.fields(None)),
             connections_max: room.clients_max,
             sockets_max: room.sockets_max,
             connections_per_address_max: limits.connections_per_address,

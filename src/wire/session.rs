@@ -1,6 +1,6 @@
 //! From a request head to what the client wants: one place that decides what is served and refused.
 //!
-//! Pure. Knows the client port's paths, the WebSocket handshake (RFC 6455 4.2) and the answers as they
+//! Pure. Knows the client port's paths and methods, the WebSocket handshake (RFC 6455 4.2) and the answers as they
 //! look on the wire; knows no limits of the gateway as a whole (`overloaded`, `draining`), which the
 //! shard adds. `shard::opening` performs what is decided here; the head comes from `request`.
 
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use sha1::{Digest, Sha1};
 
 use super::close::Refusal;
+use super::origin::{OriginId, Origins};
 use super::request::Request;
 use crate::message::{BadName, BadPosition, Position, Topic, UserId};
 
@@ -49,6 +50,8 @@ pub struct Opening {
     pub lost: bool,
     /// Ping period in seconds, clamped to the configured bounds. A poll has none: how long it is held.
     pub heartbeat_s: u16,
+    /// Which of `web.origins` it comes from, where it does.
+    pub origin: Option<OriginId>,
     /// Whether the connection goes on after the answer (a poll's).
     pub keep_alive: bool,
     /// `Sec-WebSocket-Accept` (RFC 6455 4.2.2); zeros where it is no WebSocket.
@@ -68,6 +71,8 @@ pub struct Policy {
     pub heartbeat_max_s: u16,
     /// Most topics of one connection.
     pub topics_max: u32,
+    /// Whose pages may connect.
+    pub origins: Origins,
     /// Whether `GET /echo` is served on this listener.
     pub echo: bool,
 }
@@ -81,6 +86,8 @@ pub enum Route {
     Health,
     /// `GET /readyz`: 200, or 503 while the gateway drains.
     Ready,
+    /// `OPTIONS` of what a page may ask for: 204.
+    Preflight(Option<OriginId>),
 }
 
 /// The WebSocket subprotocol with JSON frames (`envelope`).
@@ -88,21 +95,48 @@ const JSON_SUBPROTOCOL: &str = "corecast.v1";
 
 /// Decides what `request` comes to. Errors: the refusal to send (contract section 2).
 pub fn route(request: &Request<'_>, policy: &Policy) -> Result<Route, Refusal> {
-    if request.method != "GET" {
-        return Err(Refusal::new(405, "method_not_allowed", "only GET is served here"));
+    match request.path {
+        "/sse" | "/poll" => {
+            let origin = policy.origins.admit(request)?;
+            // A page may read why it is refused.
+            let readable = |refusal| Refusal { fields: policy.origins.refusal_fields(origin), ..refusal };
+            route_page(request, policy, origin).map_err(readable)
+        }
+        "/healthz" | "/readyz" => {
+            check_method(request, "GET, HEAD")?;
+            Ok(if request.path == "/healthz" { Route::Health } else { Route::Ready })
+        }
+        path => {
+            check_method(request, "GET")?;
+            match path {
+                "/ws" => open_push(request, policy).map(Route::Open),
+                "/echo" if policy.echo => open_echo(request, policy).map(Route::Open),
+                _ => Err(Refusal::new(404, "not_found", "no such path")),
+            }
+        }
+    }
+}
+
+/// What pages of other origins may ask for, too.
+fn route_page(request: &Request<'_>, policy: &Policy, origin: Option<OriginId>) -> Result<Route, Refusal> {
+    check_method(request, "GET, OPTIONS")?;
+    if request.method == "OPTIONS" {
+        return Ok(Route::Preflight(origin));
+    }
+    let open = if request.path == "/sse" { open_stream } else { open_poll };
+    open(request, policy, origin).map(Route::Open)
+}
+
+/// Errors: 405 for another method than those of `allow`, 400 for a request with a body.
+fn check_method(request: &Request<'_>, allow: &'static str) -> Result<(), Refusal> {
+    if !allow.split(", ").any(|method| method == request.method) {
+        let refusal = Refusal::new(405, "method_not_allowed", format!("served here: {allow}"));
+        return Err(Refusal { allow, ..refusal });
     }
     if request.content_length()?.is_some_and(|bytes| bytes > 0) || request.is_chunked()? {
         return Err(bad_request("a request with a body"));
     }
-    match request.path {
-        "/ws" => open_push(request, policy).map(Route::Open),
-        "/echo" if policy.echo => open_echo(request, policy).map(Route::Open),
-        "/sse" => open_stream(request, policy).map(Route::Open),
-        "/poll" => open_poll(request, policy).map(Route::Open),
-        "/healthz" => Ok(Route::Health),
-        "/readyz" => Ok(Route::Ready),
-        _ => Err(Refusal::new(404, "not_found", "no such path")),
-    }
+    Ok(())
 }
 
 fn bad_request(message: &'static str) -> Refusal {
@@ -110,6 +144,7 @@ fn bad_request(message: &'static str) -> Refusal {
 }
 
 fn open_push(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal> {
+    let origin = policy.origins.admit(request)?;
     let accept = handshake(request)?;
     let json =
         request.header_items("sec-websocket-protocol").any(|offer| offer == JSON_SUBPROTOCOL.as_bytes());
@@ -120,12 +155,14 @@ fn open_push(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal>
         since: since(request)?,
         lost: false,
         heartbeat_s: heartbeat_s(request, policy)?,
+        origin,
         keep_alive: false,
         accept,
     })
 }
 
 fn open_echo(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal> {
+    let origin = policy.origins.admit(request)?;
     Ok(Opening {
         transport: Transport::WebSocketEcho,
         user: None,
@@ -133,12 +170,13 @@ fn open_echo(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal>
         since: None,
         lost: false,
         heartbeat_s: policy.heartbeat_s,
+        origin,
         keep_alive: false,
         accept: handshake(request)?,
     })
 }
 
-fn open_stream(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal> {
+fn open_stream(request: &Request<'_>, policy: &Policy, origin: Option<OriginId>) -> Result<Opening, Refusal> {
     let (since, lost) = last_event(request)?;
     Ok(Opening {
         transport: Transport::EventStream,
@@ -147,6 +185,7 @@ fn open_stream(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusa
         since,
         lost,
         heartbeat_s: heartbeat_s(request, policy)?,
+        origin,
         keep_alive: false,
         accept: [0; 28],
     })
@@ -156,7 +195,7 @@ fn open_stream(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusa
 const POLL_S: u16 = 25;
 const POLL_S_MAX: u16 = 300;
 
-fn open_poll(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal> {
+fn open_poll(request: &Request<'_>, policy: &Policy, origin: Option<OriginId>) -> Result<Opening, Refusal> {
     // The same query as elsewhere, though nobody pings a poll.
     heartbeat_s(request, policy)?;
     let timeout_s = seconds(request, "timeout")?.unwrap_or(POLL_S);
@@ -167,6 +206,7 @@ fn open_poll(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal>
         since: since(request)?,
         lost: false,
         heartbeat_s: timeout_s.min(POLL_S_MAX),
+        origin,
         keep_alive: request.http_1_1 && request.keep_alive(),
         accept: [0; 28],
     })
@@ -307,16 +347,30 @@ pub fn refusal_response(refusal: &Refusal) -> Bytes {
     let error = serde_json::json!({"error": {"code": refusal.code, "message": refusal.message}});
     let mut fields = match refusal.status {
         401 => "Connection: close\r\nWWW-Authenticate: Bearer\r\n",
-        405 => "Connection: close\r\nAllow: GET\r\n",
         // RFC 9110 7.8: who sends Upgrade names it in Connection.
         426 => "Connection: close, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
         _ => "Connection: close\r\n",
     }
     .to_owned();
+    if refusal.status == 405 {
+        fields.push_str(&format!("Allow: {}\r\n", refusal.allow));
+    }
     if let Some(seconds) = refusal.retry_after_s {
         fields.push_str(&format!("Retry-After: {seconds}\r\n"));
     }
+    fields.push_str(&refusal.fields);
     response(refusal.status, &fields, "application/json", &error.to_string())
+}
+
+/// The answer to a preflight, whole; `fields` are those of `Origins::preflight_fields`.
+pub fn preflight_response(fields: &str) -> Bytes {
+    format!("HTTP/1.1 204 No Content\r\nConnection: close\r\nAllow: GET, OPTIONS\r\n{fields}\r\n").into()
+}
+
+/// A response without its body, as HEAD gets it (RFC 9110 9.3.2).
+pub fn head_of(response: &Bytes) -> Bytes {
+    let blank_line = response.windows(4).position(|octets| octets == b"\r\n\r\n");
+    response.slice(..blank_line.expect("a response of ours has a blank line") + 4)
 }
 
 /// A short answer (`healthz`, `readyz`) as a whole HTTP response with `Connection: close`.
