@@ -47,8 +47,9 @@ impl Worker {
             return;
         }
         match self.slots[index].behaviour {
-            // It looks at its socket by its own clock.
-            Behaviour::SlowReader | Behaviour::NeverReads if !flags.contains(EventFlags::ERR) => {}
+            // Once it is open it looks at its socket by its own clock.
+            Behaviour::SlowReader | Behaviour::NeverReads
+                if self.slots[index].state == State::Open && !flags.contains(EventFlags::ERR) => {}
             _ => self.read(index, ended),
         }
     }

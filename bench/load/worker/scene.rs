@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::Failure;
 use crate::plan::{BackOff, Behaviour, Plan, Target, Transport, Work};
+use crate::request::targets;
 use crate::request::template::Template;
 use crate::request::variables::Variables;
 use crate::request::verify::Checks;
@@ -106,17 +107,17 @@ impl Scene {
         }
     }
 
-    /// How connection `number` behaves: by its place in each thousand, the same in every run.
+    /// How connection `number` behaves: the same in every run, and in each cycle of the shares as often as
+    /// they say.
     pub fn behaviour(&self, number: u32) -> Behaviour {
-        // 617 has no factor in common with 1,000: neighbours differ.
-        let mut place = number.wrapping_mul(617) % 1000;
-        for &(behaviour, share) in &self.behaviours {
-            if place < share {
-                return behaviour;
-            }
-            place -= share;
+        if self.behaviours.is_empty() {
+            return Behaviour::Well;
         }
-        Behaviour::Well
+        let misbehaving: u32 = self.behaviours.iter().map(|(_, share)| share).sum();
+        let mut weights: Vec<u32> = self.behaviours.iter().map(|(_, share)| *share).collect();
+        weights.push(1000 - misbehaving);
+        let picked = targets::pick(&weights, number);
+        self.behaviours.get(picked).map_or(Behaviour::Well, |(behaviour, _)| *behaviour)
     }
 }
 
