@@ -36,9 +36,9 @@ fn nothing_planted_is_nothing_found() {
         // A poll's item is counted with the JSON around it.
         let around = if transport == "poll" { 500_000..700_000 } else { 2000 * 256..2000 * 256 + 1 };
         assert!(around.contains(&run.total("payload_bytes")), "{transport}: {}", run.said());
-        // 40 messages at 200 a second to 50 connections.
+        // 40 messages at 200 a second to 50 connections: never faster, and on a busy machine slower.
         let rate = run.report["rates"]["deliveries/s"].as_f64().unwrap();
-        assert!((7_000.0..11_000.0).contains(&rate), "{transport}: {rate} a second: {}", run.said());
+        assert!((1_000.0..10_300.0).contains(&rate), "{transport}: {rate} a second: {}", run.said());
         assert_eq!(run.timed("delivery"), 2000, "{transport}: {}", run.said());
         assert_eq!(run.report["open"], 50);
         assert_eq!(run.report["publisher"]["by"], "http");
