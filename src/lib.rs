@@ -29,7 +29,7 @@
 //! | [`control`] | the control socket, both its protocols, and the one sequencer of all pushes |
 //! | [`shard`] | one core: its clients, who they are, what they subscribed to, the tape, the loop |
 //! | [`ring`] | io_uring in batches; the only `unsafe` |
-//! | [`wire`] | the protocols of clients as pure machines: HTTP heads, WebSocket, `corecast.v1` |
+//! | [`wire`] | the protocols of clients as pure machines: HTTP, WebSocket, `corecast.v1`, event streams, polls |
 //! | [`fatal`] | what can be wrong with the machine at start, with exit statuses and what to type |
 //! | [`config`] | the one typed configuration: file, variables, flags, bounds |
 //! | [`message`] | the words that everybody shares: users, topics, positions, messages |

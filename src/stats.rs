@@ -50,7 +50,7 @@ close_reasons! {
     Kicked = "kicked",
     /// The gateway drained (1012).
     Drained = "drained",
-    /// A plain HTTP answer was given and the connection closed after it.
+    /// An HTTP answer was given, and the connection was closed after it or not used again.
     Answered = "answered",
 }
 
@@ -66,6 +66,12 @@ pub struct ShardStats {
     pub open: u64,
     /// Clients established now (of `open`).
     pub connections: u64,
+    /// Of `connections`: WebSockets, event streams, held polls.
+    pub websockets: u64,
+    /// See `websockets`.
+    pub event_streams: u64,
+    /// See `websockets`.
+    pub polls: u64,
     /// Sockets accepted, on whichever shard they landed.
     pub accepted: u64,
     /// Accept errors (EMFILE, ENFILE, ECONNABORTED, ENOBUFS and the like).
@@ -84,6 +90,8 @@ pub struct ShardStats {
     pub sent_bytes: u64,
     /// See `sent_bytes`.
     pub received_bytes: u64,
+    /// Polls answered.
+    pub polls_answered: u64,
     /// Data messages received from clients.
     pub uplinks: u64,
     /// Pings sent, pongs received.

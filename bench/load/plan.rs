@@ -237,6 +237,8 @@ pub struct Plan {
     pub checks: Vec<Check>,
     /// How lost connections come back.
     pub back_off: BackOff,
+    /// A poll that was answered asks again at once; else at the next `Order::Begin`.
+    pub polls_again: bool,
     /// What goes on.
     pub work: Work,
     /// Seed of everything random.

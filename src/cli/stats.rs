@@ -44,6 +44,12 @@ const NOW: [Column; 7] = [
     ("HELD BYTES", |shard| shard.tape_bytes),
 ];
 
+const BY_TRANSPORT: [Column; 3] = [
+    ("WEBSOCKETS", |shard| shard.websockets),
+    ("EVENT STREAMS", |shard| shard.event_streams),
+    ("POLLS", |shard| shard.polls),
+];
+
 const SINCE_START: [Column; 6] = [
     ("ACCEPTED", |shard| shard.accepted),
     ("CLOSED", ShardStats::closed_total),
@@ -64,7 +70,9 @@ fn stats_text(stats: &Stats) -> String {
         grouped(stats.busy),
         counted(stats.control_clients, "control client"),
     );
-    for (title, columns) in [("now", &NOW[..]), ("since start", &SINCE_START[..])] {
+    let tables =
+        [("now", &NOW[..]), ("clients by transport", &BY_TRANSPORT[..]), ("since start", &SINCE_START[..])];
+    for (title, columns) in tables {
         text += &format!("\n{title}\n{}", aligned(&rows(stats, columns)));
     }
     let mut closed = [0; CLOSE_REASONS];

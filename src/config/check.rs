@@ -15,6 +15,8 @@ const SHARDS_MAX: u16 = 1024;
 const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Longest message, body or buffer: frame offsets and lengths are 32 bits wide inside.
 const BYTES_MAX: ByteSize = ByteSize(1 << 30);
+/// Most origins: each request of a page is compared with them.
+const ORIGINS_MAX: usize = 1024;
 /// Longest path of a Unix socket: `sun_path` holds 108 bytes with its NUL (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -34,6 +36,7 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     counts(config)?;
     durations(config)?;
     heartbeat(config)?;
+    origins(&config.web.origins)?;
     log_filter(&config.log.level)
 }
 
@@ -87,6 +90,7 @@ fn sizes(config: &Config) -> Result<(), Wrong> {
     // 4 KiB is near what the kernel raises a smaller SO_SNDBUF to (socket(7)); it stores twice the value
     // in an int.
     within("limits.socket_send_bytes", limits.socket_send_bytes, ByteSize(4096), ByteSize((1 << 30) - 1))?;
+    within("limits.poll_bytes", limits.poll_bytes, ByteSize(1), BYTES_MAX)?;
     within("limits.send_backlog_bytes", limits.send_backlog_bytes, ByteSize(1), BYTES_MAX)?;
     within("history.bytes", config.history.bytes, ByteSize(1), ByteSize(i64::MAX as u64))?;
     let (backlog, message) = (limits.send_backlog_bytes, limits.message_bytes);
@@ -164,6 +168,46 @@ fn heartbeat(config: &Config) -> Result<(), Wrong> {
         );
     }
     Ok(())
+}
+
+/// As browsers write them (RFC 6454 6.2): compared octet by octet, so that one they never send would allow
+/// nobody.
+fn origins(origins: &[String]) -> Result<(), Wrong> {
+    within("web.origins", origins.len(), 0, ORIGINS_MAX)?;
+    match origins.iter().find(|origin| !is_origin(origin)) {
+        Some(bad) => wrong(
+            "web.origins",
+            format!(
+                "\"{}\" is not an origin as browsers send it: lower case, no path, no default port, as in \
+                 \"https://example.org\" or \"http://localhost:3000\"",
+                bad.escape_debug()
+            ),
+        ),
+        None => Ok(()),
+    }
+}
+
+fn is_origin(origin: &str) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    let is_scheme = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c);
+    // A colon inside brackets is of an IPv6 address.
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let is_host = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._~[]:".contains(c);
+    let is_port = |port: &str| {
+        let default = matches!((scheme, port), ("http", "80") | ("https", "443"));
+        !port.starts_with('0')
+            && !default
+            && port.parse::<u16>().is_ok_and(|number| number.to_string() == port)
+    };
+    scheme.starts_with(|c: char| c.is_ascii_lowercase())
+        && scheme.chars().all(is_scheme)
+        && !host.is_empty()
+        && host.chars().all(is_host)
+        && (host.starts_with('[') || !host.contains(':'))
+        && port.is_none_or(is_port)
 }
 
 /// Stricter than the filter's own parser, which takes a mistyped level for the name of a module and

@@ -87,6 +87,8 @@ pub struct Limits {
     pub topics_per_connection: u32,
     /// How far a connection may lag.
     pub send_backlog_bytes: ByteSize,
+    /// Longest list of messages in one answer to a poll, unless a single one is longer.
+    pub poll_bytes: ByteSize,
     /// SO_SNDBUF, set on the listener.
     pub socket_send_bytes: ByteSize,
     /// Most established clients; 0 is what the descriptor limit leaves (contract section 2).
@@ -171,6 +173,8 @@ pub struct Auth {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Web {
+    /// Origins whose pages may connect, as `https://example.org`; empty is any.
+    pub origins: Vec<String>,
     /// Serve `GET /echo`, on loopback listeners.
     pub echo: bool,
     /// Serve `GET /echo` on every listener.
@@ -287,6 +291,7 @@ impl Default for Limits {
             fragments: 4096,
             topics_per_connection: 128,
             send_backlog_bytes: ByteSize(MIB),
+            poll_bytes: ByteSize(256 * KIB),
             socket_send_bytes: ByteSize(32 * KIB),
             connections: 0,
             connections_per_address: 0,

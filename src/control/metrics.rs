@@ -19,6 +19,9 @@ type PerShard = (&'static str, &'static str, &'static str, fn(&ShardStats) -> u6
 const PER_SHARD: &[PerShard] = &[
     ("corecast_open_sockets", "gauge", "Sockets open now, handshakes included.", |s| s.open),
     ("corecast_connections", "gauge", "Clients established now.", |s| s.connections),
+    ("corecast_websockets", "gauge", "WebSockets among the established clients.", |s| s.websockets),
+    ("corecast_event_streams", "gauge", "Event streams among the established clients.", |s| s.event_streams),
+    ("corecast_polls", "gauge", "Polls held, among the established clients.", |s| s.polls),
     ("corecast_accepted_total", "counter", "Sockets accepted.", |s| s.accepted),
     ("corecast_accept_errors_total", "counter", "Accepts that failed.", |s| s.accept_errors),
     ("corecast_handed_out_total", "counter", "Connections handed over to their owner shard.", |s| {
@@ -29,6 +32,7 @@ const PER_SHARD: &[PerShard] = &[
     ("corecast_delivered_total", "counter", "Messages written whole to a client.", |s| s.delivered),
     ("corecast_sent_bytes_total", "counter", "Bytes written to clients.", |s| s.sent_bytes),
     ("corecast_received_bytes_total", "counter", "Bytes read from clients.", |s| s.received_bytes),
+    ("corecast_polls_answered_total", "counter", "Polls answered.", |s| s.polls_answered),
     ("corecast_uplinks_total", "counter", "Data messages received from clients.", |s| s.uplinks),
     ("corecast_pings_total", "counter", "Pings sent.", |s| s.pings),
     ("corecast_pongs_total", "counter", "Pongs received.", |s| s.pongs),

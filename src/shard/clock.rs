@@ -12,6 +12,8 @@ use crate::config::Timeouts;
 pub struct Tick(pub u32);
 
 const TICK_MS: u64 = 10;
+/// Ticks in a second.
+pub const TICKS_PER_SECOND: u32 = 1000 / TICK_MS as u32;
 
 impl Tick {
     /// Ticks in `duration`, rounded up.
@@ -146,12 +148,15 @@ impl Sweep {
 ///
 /// Gives how many whole periods have passed at `tick`, and ticks since the last one ended.
 pub fn heartbeat_phase(index: u32, heartbeat_s: u16, tick: Tick) -> (u32, u32) {
-    let period = u32::from(heartbeat_s.max(1)) * (1000 / TICK_MS as u32);
-    // Fibonacci hashing spreads neighbouring indexes over the period.
-    let spread = u64::from(index.wrapping_mul(0x9e37_79b9));
-    let phase = ((spread * u64::from(period)) >> 32) as u32;
-    let shifted = tick.0.wrapping_add(phase);
+    let period = u32::from(heartbeat_s.max(1)) * TICKS_PER_SECOND;
+    let shifted = tick.0.wrapping_add(spread(index, period));
     (shifted / period, shifted % period)
+}
+
+/// A number below `range` for slot `index`, far from that of its neighbours (Fibonacci hashing).
+pub fn spread(index: u32, range: u32) -> u32 {
+    let hash = u64::from(index.wrapping_mul(0x9e37_79b9));
+    ((hash * u64::from(range)) >> 32) as u32
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::clock::Tick;
 use super::topics::TopicId;
 use crate::ring::{GENERATION_MASK, Token};
 use crate::stats::CloseReason;
+use crate::wire::origin::OriginId;
 use crate::wire::session::Transport;
 use crate::wire::websocket::Decoder;
 
@@ -36,37 +37,44 @@ pub enum State {
 /// Bits of a slot.
 pub mod flag {
     /// In the list of those with something to send.
-    pub const MARKED: u16 = 1;
+    pub const MARKED: u32 = 1;
     /// Not caught up: `cursor` says from where to send.
-    pub const BEHIND: u16 = 2;
+    pub const BEHIND: u32 = 2;
     /// The socket refused bytes; a write poll is armed.
-    pub const BLOCKED: u16 = 4;
+    pub const BLOCKED: u32 = 4;
     /// In the list of those with something to receive.
-    pub const READABLE: u16 = 8;
+    pub const READABLE: u32 = 8;
     /// A read poll is armed.
-    pub const POLLED: u16 = 16;
+    pub const POLLED: u32 = 16;
     /// A ping waits for its pong.
-    pub const PINGED: u16 = 32;
+    pub const PINGED: u32 = 32;
     /// Resumed from a position that this shard has not reached yet: skip up to `cursor`.
-    pub const AHEAD: u16 = 64;
-    /// Not read until the outbox has drained (echo).
-    pub const PAUSED: u16 = 128;
+    pub const AHEAD: u32 = 64;
+    /// Not read: an echo client until its outbox has drained, that of a poll until its next request fits, that of an event stream until
+    /// the clock comes by.
+    pub const PAUSED: u32 = 128;
     /// Pushes to this very connection are on the tape.
-    pub const ADDRESSED: u16 = 256;
+    pub const ADDRESSED: u32 = 256;
     /// Its outbox must go out, then the write side is shut down.
-    pub const SHUT: u16 = 512;
+    pub const SHUT: u32 = 512;
     /// The peer has ended its side.
-    pub const PEER_DONE: u16 = 1024;
+    pub const PEER_DONE: u32 = 1024;
     /// The address is counted (`limits.connections_per_address`).
-    pub const COUNTED: u16 = 2048;
+    pub const COUNTED: u32 = 2048;
     /// Came through a listener that is not loopback.
-    pub const PUBLIC: u16 = 4096;
+    pub const PUBLIC: u32 = 4096;
     /// A ping has to go out.
-    pub const PING_DUE: u16 = 8192;
+    pub const PING_DUE: u32 = 8192;
     /// The heartbeat period that was last seen is an odd one.
-    pub const ODD_PERIOD: u16 = 16_384;
+    pub const ODD_PERIOD: u32 = 16_384;
     /// The poll has told of the peer's end: read until it comes.
-    pub const ENDING: u16 = 32_768;
+    pub const ENDING: u32 = 32_768;
+    /// Has had an answer on this connection: what it waits for is the next request.
+    pub const SERVED: u32 = 65_536;
+    /// The connection ends with the answer to this poll.
+    pub const LAST: u32 = 131_072;
+    /// The answer to this poll has header lines of its own.
+    pub const OWN_HEAD: u32 = 262_144;
 }
 
 /// One connection.
@@ -78,14 +86,14 @@ pub struct Slot {
     /// Counts the slot's users (Rule 7).
     pub generation: u32,
     /// Bits of `flag`.
-    pub flags: u16,
-    /// Ping period in seconds.
+    pub flags: u32,
+    /// Ping period in seconds; of a poll, how long it is held from `opened` on.
     pub heartbeat_s: u16,
     /// Where in its life.
     pub state: State,
     /// How it is spoken to.
     pub transport: Transport,
-    /// When it was accepted.
+    /// When it was accepted; of a poll, when it began; after one, when it was answered or the next head began.
     pub opened: Tick,
     /// Uplink rate: the moment (`Clock::us`) at which the bucket is full again.
     pub uplink_full_us: u32,
@@ -93,6 +101,8 @@ pub struct Slot {
     pub cursor: u64,
     /// User id in `Users`, or `NONE`.
     pub user: u32,
+    /// Which of `web.origins` polls, where it is one.
+    pub origin: Option<OriginId>,
     /// Neighbours in the list of the user's connections; `next` also links free slots.
     pub next: u32,
     /// See `next`.
@@ -110,7 +120,7 @@ const _: () = assert!(size_of::<Slot>() <= 64, "a million of these: design secti
 /// State that an idle connection does not have.
 #[derive(Debug, Default)]
 pub struct Rare {
-    /// An incomplete request head.
+    /// An incomplete request head, or requests behind the one that is being answered.
     pub head: Vec<u8>,
     /// An incomplete frame or message.
     pub decoder: Option<Decoder>,
@@ -187,6 +197,7 @@ impl Slot {
             uplink_full_us: 0,
             cursor: 0,
             user: NONE,
+            origin: None,
             next,
             previous: NONE,
             topic: NONE,
@@ -196,17 +207,17 @@ impl Slot {
     }
 
     /// Whether bit `flag` is set.
-    pub fn is(&self, flag: u16) -> bool {
+    pub fn is(&self, flag: u32) -> bool {
         self.flags & flag != 0
     }
 
     /// Sets bit `flag`.
-    pub fn set(&mut self, flag: u16) {
+    pub fn set(&mut self, flag: u32) {
         self.flags |= flag;
     }
 
     /// Clears bit `flag`.
-    pub fn clear(&mut self, flag: u16) {
+    pub fn clear(&mut self, flag: u32) {
         self.flags &= !flag;
     }
 
@@ -225,6 +236,11 @@ impl Slot {
         if self.rare.as_ref().is_some_and(|rare| rare.is_empty()) {
             self.rare = None;
         }
+    }
+
+    /// Whether octets of a request are kept.
+    pub fn has_head(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.head.is_empty())
     }
 
     /// Whether frames of its own wait.

@@ -7,7 +7,7 @@ use super::conn::{NONE, State, Table, flag};
 use super::ending::Answer;
 use super::mailbox::{Letter, Presence, Reply, Report, Request, TopicCount};
 use super::opening::transport_name;
-use super::tape::{ChainId, EVERYBODY, Owner};
+use super::tape::{ChainId, EVERYBODY};
 use super::topics::Topics;
 use crate::message::{ConnId, Message, Target, Topic, UserId};
 use crate::ring::Token;
@@ -88,16 +88,7 @@ impl Shard {
     }
 
     fn deliver_to_user(&mut self, user: &UserId, message: &Arc<Message>) -> u32 {
-        let chain = match self.user_chains.get(user.as_str()) {
-            Some(&chain) => chain,
-            None => {
-                let chain = self.tape.open_chain(Owner::User(user.clone()));
-                self.user_chains.insert(user.clone(), chain);
-                chain
-            }
-        };
-        self.append(chain, message);
-        self.user_seq = message.seq;
+        self.tape.append_to_user(user, message.clone(), self.clock.tick());
         let mut index = self.users.first(&self.table, user.as_str());
         self.hand(message, |hand, _| {
             while index != NONE {
@@ -112,11 +103,8 @@ impl Shard {
         if self.table[index].state != State::Open || self.table[index].transport == Transport::WebSocketEcho {
             return 0;
         }
-        let tape = &mut self.tape;
-        let chain =
-            *self.connection_chains.entry(index).or_insert_with(|| tape.open_chain(Owner::Connection(index)));
         self.table[index].set(flag::ADDRESSED);
-        self.append(chain, message);
+        self.tape.append_to_connection(index, message.clone(), self.clock.tick());
         self.hand(message, |hand, _| hand.to(index))
     }
 
@@ -202,6 +190,9 @@ impl Shard {
     }
 
     fn kick(&mut self, index: u32, code: u16, reason: &str) {
+        if self.table[index].transport == Transport::LongPoll {
+            return self.kick_poll(index, code, reason);
+        }
         let answer = Answer::Close { code: Some(code), reason: reason.to_owned().into() };
         self.finish(index, CloseReason::Kicked, answer);
     }

@@ -18,9 +18,8 @@ use super::mailbox::{Happening, Reply, Report, event_mask};
 use crate::message::UserId;
 use crate::stats::CloseReason;
 use crate::wire::close::code;
-use crate::wire::envelope;
 use crate::wire::session::Transport;
-use crate::wire::websocket;
+use crate::wire::{envelope, event_stream, websocket};
 
 /// Slots told to leave in one turn of a drain.
 const LEAVING_PER_TURN: u32 = 1024;
@@ -38,20 +37,22 @@ pub(super) struct Drain {
 pub(super) enum Answer {
     /// A whole HTTP response.
     Http(Bytes),
-    /// A WebSocket close frame.
+    /// A WebSocket close frame, or an event that says the same.
     Close {
         /// `None` is an empty frame.
         code: Option<u16>,
         /// At most 123 bytes.
         reason: Cow<'static, str>,
     },
-    /// A close frame that is ready: the echo of the peer's.
+    /// A frame that is ready: the echo of the peer's close, or a `retry`.
     Frame {
         /// The whole frame.
         frame: Bytes,
-        /// The code in it.
+        /// The close code in it.
         code: Option<u16>,
     },
+    /// What is queued already, the answer to a poll, and nothing after it.
+    Queued,
     /// Nothing: the peer has gone.
     Nothing,
 }
@@ -64,13 +65,15 @@ impl Shard {
         }
         let sent = match &answer {
             Answer::Close { code, .. } | Answer::Frame { code, .. } => *code,
-            Answer::Http(_) | Answer::Nothing => None,
+            Answer::Http(_) | Answer::Queued | Answer::Nothing => None,
         };
         self.leave_places(index, reason, sent);
         let deadline = self.clock.tick().after(self.settings.close_ticks);
+        self.read_on(index);
         let slot = &mut self.table[index];
+        let transport = slot.transport;
         slot.state = State::Closing;
-        slot.clear(flag::BEHIND | flag::AHEAD | flag::PINGED | flag::PAUSED);
+        slot.clear(flag::BEHIND | flag::AHEAD | flag::PINGED);
         let rare = slot.rare();
         rare.head = Vec::new();
         rare.decoder = None;
@@ -80,33 +83,49 @@ impl Shard {
         rare.close_deadline = Some(deadline);
         match answer {
             Answer::Http(bytes) | Answer::Frame { frame: bytes, .. } => self.queue(index, bytes),
+            Answer::Queued => {}
+            // A poll has no words for it, and what it does not read would only be in their way.
+            Answer::Close { .. } if transport == Transport::LongPoll => return self.drop_connection(index),
+            Answer::Close { code, reason } if transport == Transport::EventStream => {
+                self.queue(index, event_stream::close(code, &reason));
+            }
             Answer::Close { code, reason } => self.queue(index, websocket::encode_close(code, &reason)),
             Answer::Nothing => return self.drop_connection(index),
         }
         self.want_read(index);
     }
 
-    /// Takes an established client out of everything that finds it.
+    /// Takes a client out of everything that finds it or counts it.
     fn leave_places(&mut self, index: u32, reason: CloseReason, code: Option<u16>) {
+        self.leave_indexes(index, reason, code);
+        self.uncount(index);
+    }
+
+    /// Takes an established client out of everything that finds it.
+    pub(super) fn leave_indexes(&mut self, index: u32, reason: CloseReason, code: Option<u16>) {
         if self.table[index].state == State::Open {
             self.stats.connections -= 1;
+            *self.clients_by(self.table[index].transport) -= 1;
             self.gate.established.fetch_sub(1, Ordering::Relaxed);
             if self.wants(event_mask::DISCONNECT) {
                 let user = self.user_of(index);
                 self.report(self.id(index), user, Happening::Disconnect { reason, code });
             }
         }
-        if self.table[index].is(flag::COUNTED) {
-            let address = self.table[index].rare().address.take();
-            self.table[index].clear(flag::COUNTED);
-            self.gate.uncount_address(address.expect("a counted slot keeps its address"));
-        }
         self.users.detach(&mut self.table, index);
         self.topics.unsubscribe_all(&mut self.table, index, &mut self.tape);
         if self.table[index].is(flag::ADDRESSED) {
             self.table[index].clear(flag::ADDRESSED);
-            let chain = self.connection_chains.remove(&index);
-            self.tape.close_chain(chain.expect("an addressed slot has a chain"));
+            self.tape.close_connection(index);
+        }
+    }
+
+    /// Gives back its place among those of its address.
+    pub(super) fn uncount(&mut self, index: u32) {
+        if self.table[index].is(flag::COUNTED) {
+            let address = self.table[index].rare().address.take();
+            self.table[index].clear(flag::COUNTED);
+            self.gate.uncount_address(address.expect("a counted slot keeps its address"));
         }
     }
 
@@ -119,6 +138,14 @@ impl Shard {
                 self.table[index].set(flag::PEER_DONE);
             }
             State::Closing => self.drop_connection(index),
+            State::Handshake if self.table[index].has_outbox() => {
+                // Half a close behind a poll: its answer may still be read.
+                self.table[index].set(flag::PEER_DONE);
+                self.finish(index, CloseReason::Answered, Answer::Queued);
+            }
+            State::Handshake if self.table[index].is(flag::SERVED) && !self.table[index].has_head() => {
+                self.finish(index, CloseReason::Answered, Answer::Nothing);
+            }
             State::Handshake | State::Open => self.finish(index, CloseReason::PeerGone, Answer::Nothing),
         }
     }
@@ -208,8 +235,14 @@ impl Shard {
         // Neighbouring slots get delays far apart; shards are shifted against each other.
         let spread = index.wrapping_mul(0x9e37_79b9).wrapping_add(u32::from(self.number) << 20);
         let after_ms = ((u128::from(spread) * u128::from(within_ms)) >> 32) as u64;
-        if self.table[index].transport == Transport::WebSocketJson {
-            self.queue(index, envelope::reconnect(after_ms, "restart"));
+        match self.table[index].transport {
+            Transport::EventStream => {
+                let answer = Answer::Frame { frame: event_stream::retry(after_ms), code: None };
+                return self.finish(index, CloseReason::Drained, answer);
+            }
+            Transport::LongPoll => return self.end_poll(index, CloseReason::Drained),
+            Transport::WebSocketJson => self.queue(index, envelope::reconnect(after_ms, "restart")),
+            Transport::WebSocketRaw | Transport::WebSocketEcho => {}
         }
         let reason = format!("reconnect after {after_ms} ms");
         let answer = Answer::Close { code: Some(code::RESTART), reason: reason.into() };

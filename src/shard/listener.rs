@@ -54,6 +54,13 @@ impl Listener {
         Ok(Self { socket, loopback: address.ip().is_loopback(), retry: None })
     }
 
+    /// Has the kernel give up a connection whose peer confirms nothing, or takes nothing, for `ms`
+    /// milliseconds (TCP_USER_TIMEOUT, tcp(7)): there the socket breaks, and the read poll tells of it. Sockets
+    /// accepted from now on inherit it.
+    pub(super) fn give_up_after(&self, ms: u32) -> io::Result<()> {
+        Ok(sockopt::set_tcp_user_timeout(&self.socket, ms)?)
+    }
+
     /// The address bound, with the port that the kernel chose for port 0.
     pub fn address(&self) -> io::Result<SocketAddr> {
         Ok(SocketAddr::try_from(net::getsockname(&self.socket)?)?)
@@ -76,4 +83,20 @@ fn open(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn issue_4_accepted_sockets_inherit_when_the_kernel_gives_their_peer_up() {
+        let options = SocketOptions { send_bytes: 32 * 1024, backlog: 1 };
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), options).unwrap();
+        listener.give_up_after(70_000).unwrap();
+        let _client = std::net::TcpStream::connect(listener.address().unwrap()).unwrap();
+        // Connected, so that accepting does not have to wait.
+        let accepted = net::accept(&listener.socket).unwrap();
+        assert_eq!(sockopt::tcp_user_timeout(&accepted).unwrap(), 70_000);
+    }
 }

@@ -114,7 +114,7 @@ pub enum Reply {
 pub struct Presence {
     /// The connection.
     pub id: ConnId,
-    /// `ws` today.
+    /// `ws`, `sse`, `poll` or `echo`.
     #[serde(deserialize_with = "borrowed::text")]
     pub transport: String,
     /// `ip:port` of the peer.
@@ -171,7 +171,7 @@ pub struct Event {
 pub enum Happening {
     /// A client was established.
     Connect {
-        /// `ws` today.
+        /// `ws`, `sse`, `poll` or `echo`.
         transport: &'static str,
         /// `ip:port`.
         remote: String,

@@ -2,7 +2,7 @@
 //!
 //! A shard shares nothing (design section 2): plain fields of one struct on one thread. Its life is the
 //! loop in `run`, a loop of batches. This file performs no protocol: `opening` brings clients in,
-//! `receiving` hears them, `delivery` takes letters from control, `sending` writes what `outlook` gathers,
+//! `receiving` hears them, `polling` holds those that poll, `delivery` takes letters from control, `sending` writes what `outlook` gathers,
 //! `sweeping` keeps time, `ending` lets go.
 
 pub mod clock;
@@ -13,8 +13,8 @@ pub mod listener;
 pub mod mailbox;
 mod opening;
 mod outlook;
+mod polling;
 mod receiving;
-
 mod sending;
 mod settings;
 mod sweeping;
@@ -22,7 +22,7 @@ pub mod tape;
 pub mod topics;
 pub mod users;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use clock::{Clock, Sweep};
 use conn::Table;
 use listener::Listener;
 use mailbox::{Gate, Inbox, Mailbox, Owner, Report};
-use tape::{ChainId, Tape};
+use tape::Tape;
 use topics::Topics;
 use users::Users;
 
@@ -91,10 +91,6 @@ pub struct Shard {
     users: Users,
     topics: Topics,
     tape: Tape,
-    /// Chains of pushes to users, to single connections, and the newest seq among the former.
-    user_chains: HashMap<UserId, ChainId>,
-    connection_chains: HashMap<u32, ChainId>,
-    user_seq: u64,
 
     /// Slots with something to receive, and with something to send.
     readable: VecDeque<u32>,
@@ -116,10 +112,13 @@ pub struct Shard {
 impl Shard {
     /// Makes the shard, on the thread that will run it, and begins to accept.
     ///
-    /// Errors: the ring was refused (`Ring::new`).
+    /// Errors: the ring was refused (`Ring::new`), or a listener's option was (ENOPROTOOPT).
     pub fn new(parts: Parts) -> io::Result<Self> {
         let Parts { number, epoch, settings, listeners, inbox, peers, owner, gate, reports } = parts;
         let clock = Clock::start();
+        for listener in &listeners {
+            listener.give_up_after(settings.unconfirmed_ms_max)?;
+        }
         let mut shard = Self {
             ring: Ring::new(inbox.eventfd().as_fd())?,
             sweep: Sweep::new(&settings.timeouts, clock.now()),
@@ -142,9 +141,6 @@ impl Shard {
             table: Table::default(),
             users: Users::default(),
             topics: Topics::default(),
-            user_chains: HashMap::new(),
-            connection_chains: HashMap::new(),
-            user_seq: 0,
             readable: VecDeque::new(),
             marked: VecDeque::new(),
             needed_after: u64::MAX,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Shard;
+use super::clock::spread;
 use super::conn::{NONE, State, flag};
 use super::ending::Answer;
 use super::listener::Retry;
@@ -18,13 +19,15 @@ use super::settings::Settings;
 use crate::message::Position;
 use crate::stats::CloseReason;
 use crate::wire::close::Refusal;
-use crate::wire::envelope;
-use crate::wire::request::parse_head;
+use crate::wire::request::{Request, parse_head};
 use crate::wire::session::{self, Opening, Policy, Route, Transport};
+use crate::wire::{envelope, event_stream};
 
 /// First wait after an accept error, and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// An event stream that breaks comes back after this long and up to as long again, spread by slot.
+const RETRY_CLIENT_MS: u32 = 1000;
 
 /// `limits.connects_per_second` as a token bucket with a burst of two seconds.
 #[derive(Debug)]
@@ -136,6 +139,15 @@ impl Shard {
 
     /// Takes bytes of a request head, perhaps the last.
     pub(super) fn hear_head(&mut self, index: u32, input: &mut [u8]) {
+        let now = self.clock.tick();
+        let slot = &mut self.table[index];
+        if slot.has_outbox() {
+            // The answer before this one has to be taken first: nobody is owed two.
+            return self.keep_unread(index, input);
+        }
+        if slot.is(flag::SERVED) && !slot.has_head() {
+            slot.opened = now;
+        }
         let kept = self.table[index].rare.as_mut().map(|rare| std::mem::take(&mut rare.head));
         let mut kept = kept.unwrap_or_default();
         if kept.is_empty() {
@@ -167,11 +179,16 @@ impl Shard {
                 return None;
             }
         };
+        let refuse = if request.method == "HEAD" { Self::refuse_head } else { Self::refuse };
         match session::route(&request, &policy) {
-            Err(refusal) => self.refuse(index, &refusal),
-            Ok(Route::Health) => self.answer(index, session::plain_response(200, "ok\n")),
-            Ok(Route::Ready) if self.is_draining() => self.refuse(index, &draining()),
-            Ok(Route::Ready) => self.answer(index, session::plain_response(200, "ready\n")),
+            Err(refusal) => refuse(self, index, &refusal),
+            Ok(Route::Ready) if self.is_draining() => refuse(self, index, &self.draining(index)),
+            Ok(Route::Health) => self.answer(index, &request, session::plain_response(200, "ok\n")),
+            Ok(Route::Ready) => self.answer(index, &request, session::plain_response(200, "ready\n")),
+            Ok(Route::Preflight(origin)) => {
+                let fields = policy.origins.preflight_fields(origin);
+                self.answer(index, &request, session::preflight_response(&fields));
+            }
             Ok(Route::Open(opening)) => {
                 return self.admit(index, opening, &input[length..]).then_some(length);
             }
@@ -181,7 +198,7 @@ impl Shard {
 
     fn after_head(&mut self, index: u32, rest: &mut [u8]) {
         if !rest.is_empty() {
-            self.hear_frames(index, rest);
+            self.hear(index, rest);
         }
     }
 
@@ -195,17 +212,24 @@ impl Shard {
         self.gate.draining.load(Ordering::Relaxed)
     }
 
+    /// Spread over the drain, as are the delays of those that are told to come back.
+    fn draining(&self, index: u32) -> Refusal {
+        let refusal = Refusal::new(503, "draining", "the gateway is about to restart");
+        let within_s = u32::try_from(self.settings.timeouts.drain.as_secs()).unwrap_or(u32::MAX).max(1);
+        Refusal { retry_after_s: Some(1 + spread(index, within_s)), ..refusal }
+    }
+
     /// Lets the client in, here or at its owner. True if it is established here.
     fn admit(&mut self, index: u32, opening: Opening, unread: &[u8]) -> bool {
         if self.is_draining() {
-            self.refuse(index, &draining());
+            self.refuse_opening(index, &opening, self.draining(index));
             return false;
         }
-        if !self.connects.take(self.clock.ms()) {
-            self.refuse(
-                index,
-                &overloaded(index, "too many new connections at once (limits.connects_per_second)"),
-            );
+        // Another request of one that was let in: those who poll all the time are no rush of new ones.
+        let served = self.table[index].is(flag::SERVED);
+        if !served && !self.connects.take(self.clock.ms()) {
+            let why = "too many new connections at once (limits.connects_per_second)";
+            self.refuse_opening(index, &opening, overloaded(index, why));
             return false;
         }
         let owner = opening.user.as_ref().map_or(self.number, |user| self.owner.shard_of(user));
@@ -213,12 +237,14 @@ impl Shard {
             return self.establish(index, opening);
         }
         self.stats.handed_out += 1;
+        self.uncount(index);
         let socket = self.release(index);
         let handover = Box::new(Handover { socket, opening, unread: unread.to_vec() });
         if let Err(returned) = self.peers[usize::from(owner)].hand_over(handover) {
             self.stats.handed_out -= 1;
             let index = self.table.insert(returned.socket, self.clock.tick());
-            self.refuse(index, &overloaded(index, "the shard of this user is overloaded"));
+            let refusal = overloaded(index, "the shard of this user is overloaded");
+            self.refuse_opening(index, &returned.opening, refusal);
         }
         false
     }
@@ -229,20 +255,19 @@ impl Shard {
         self.stats.handed_in += 1;
         let index = self.table.insert(socket, self.clock.tick());
         if self.establish(index, opening) {
-            if !unread.is_empty() {
-                self.hear_frames(index, &mut unread);
-            }
+            self.after_head(index, &mut unread);
             self.want_read(index);
         }
     }
 
-    /// Answers 101 and makes the client part of everything. False when it was refused.
+    /// Answers and makes the client part of everything. False when it was refused.
     fn establish(&mut self, index: u32, opening: Opening) -> bool {
         if let Err(refusal) = self.take_places(index) {
-            self.refuse(index, &refusal);
+            self.refuse_opening(index, &opening, refusal);
             return false;
         }
         self.stats.connections += 1;
+        *self.clients_by(opening.transport) += 1;
         let slot = &mut self.table[index];
         slot.state = State::Open;
         slot.transport = opening.transport;
@@ -251,28 +276,73 @@ impl Shard {
         if let Some(user) = &opening.user {
             self.users.attach(&mut self.table, index, user.as_str());
         }
-        let mut answer = opening.response();
         self.begin_heartbeat(index);
         for topic in &opening.topics {
             let id = self.topics.intern(topic, &mut self.tape);
             self.topics.subscribe(&mut self.table, index, id);
         }
-        let resume = opening.since.map(|since| self.resume(index, since));
-        if opening.transport == Transport::WebSocketJson {
-            let hello = envelope::hello(self.id(index), self.position(), opening.heartbeat_s);
-            let resumed = resume.map(|resume| envelope::resumed(resume.replayed, resume.gap));
-            answer = Bytes::from([answer, hello, resumed.unwrap_or_default()].concat());
-        }
-        self.queue(index, answer);
+        let asked = opening.since.map(Some).or(opening.lost.then_some(None));
+        let resume = asked.map(|since| self.resume(index, since));
+        let gap = resume.as_ref().is_some_and(|resume| resume.gap);
+        let greeting = self.greeting(index, &opening, resume);
         if self.wants(event_mask::CONNECT) {
             let what = Happening::Connect {
                 transport: transport_name(opening.transport),
                 remote: self.remote(index),
-                topics: opening.topics,
+                topics: opening.topics.clone(),
             };
-            self.report(self.id(index), opening.user, what);
+            self.report(self.id(index), opening.user.clone(), what);
+        }
+        match greeting {
+            Some(greeting) => self.queue(index, greeting),
+            None => self.begin_poll(index, &opening, gap),
         }
         true
+    }
+
+    /// How many established clients there are of this kind.
+    pub(super) fn clients_by(&mut self, transport: Transport) -> &mut u64 {
+        match transport {
+            Transport::EventStream => &mut self.stats.event_streams,
+            Transport::LongPoll => &mut self.stats.polls,
+            Transport::WebSocketRaw | Transport::WebSocketJson | Transport::WebSocketEcho => {
+                &mut self.stats.websockets
+            }
+        }
+    }
+
+    /// The answer to the request, and what the client is told before any message. `None` for a poll, whose
+    /// answer is the message.
+    fn greeting(&self, index: u32, opening: &Opening, resume: Option<Resume>) -> Option<Bytes> {
+        Some(match opening.transport {
+            Transport::LongPoll => return None,
+            Transport::WebSocketRaw | Transport::WebSocketEcho => opening.response(),
+            Transport::WebSocketJson => {
+                let hello = envelope::hello(self.id(index), self.position(), opening.heartbeat_s);
+                let resumed = resume.map(|resume| envelope::resumed(resume.replayed, resume.gap));
+                Bytes::from([opening.response(), hello, resumed.unwrap_or_default()].concat())
+            }
+            Transport::EventStream => {
+                let gap = resume.as_ref().is_some_and(|resume| resume.gap);
+                // Only where nothing is sent again: an id ahead of a replay would have what the client did
+                // not get of it skipped when it comes back.
+                let at = resume.is_none_or(|resume| resume.replayed == 0).then(|| self.stands_at(index));
+                let retry_ms = RETRY_CLIENT_MS + spread(index, RETRY_CLIENT_MS);
+                let mut answer = event_stream::head(&self.settings.policy.origins.fields(opening.origin));
+                answer += &event_stream::begin(retry_ms, at.filter(|_| !gap));
+                if gap {
+                    answer += &event_stream::gap(at);
+                }
+                answer.into()
+            }
+        })
+    }
+
+    /// The position up to which nothing is on its way to the client that it has not been given.
+    pub(super) fn stands_at(&self, index: u32) -> Position {
+        let slot = &self.table[index];
+        let seq = if slot.is(flag::AHEAD) { slot.cursor } else { self.tape.head() };
+        Position { epoch: self.epoch, seq }
     }
 
     /// Counts the client against the limits of the whole gateway.
@@ -281,6 +351,10 @@ impl Shard {
         if before >= self.settings.connections_max {
             self.gate.established.fetch_sub(1, Ordering::Relaxed);
             return Err(overloaded(index, "too many connections (limits.connections)"));
+        }
+        if self.table[index].is(flag::COUNTED) {
+            // Since an earlier poll on this connection.
+            return Ok(());
         }
         let Some(address) = self.peer(index).map(|peer| peer.ip().to_canonical()) else { return Ok(()) };
         if !self.settings.counts(address) {
@@ -297,23 +371,24 @@ impl Shard {
         Ok(())
     }
 
-    /// Sets the cursor for a client that was at `since`.
-    fn resume(&mut self, index: u32, since: Position) -> Resume {
+    /// Sets the cursor for a client that was at `since`, or at what is no position.
+    fn resume(&mut self, index: u32, since: Option<Position>) -> Resume {
         let head = self.tape.head();
         let given_out = self.gate.last_seq.load(Ordering::Acquire);
-        let same_epoch = since.epoch == self.epoch;
-        if same_epoch && since.seq > given_out {
+        let since_seq = since.filter(|since| since.epoch == self.epoch).map(|since| since.seq);
+        let same_epoch = since_seq.is_some();
+        let seq = since_seq.unwrap_or(0);
+        if seq > given_out {
             // Nobody was ever given this position: what was missed cannot be known.
             return Resume { replayed: 0, gap: true };
         }
-        if same_epoch && since.seq > head {
+        if seq > head {
             // Given out by another shard; our copies are still in the mailbox.
             let slot = &mut self.table[index];
-            slot.cursor = since.seq;
+            slot.cursor = seq;
             slot.set(flag::AHEAD);
             return Resume { replayed: 0, gap: false };
         }
-        let seq = if same_epoch { since.seq } else { 0 };
         let chains = self.chains_of(index);
         // A user without a chain may have had one, forgotten since.
         let chainless = self.table[index].user != NONE && !self.has_user_chain(index);
@@ -342,30 +417,43 @@ impl Shard {
 
     /// Ends a connection whose request is refused.
     pub(super) fn refuse(&mut self, index: u32, refusal: &Refusal) {
+        self.refuse_by(index, refusal, session::refusal_response(refusal));
+    }
+
+    /// The same for HEAD.
+    fn refuse_head(&mut self, index: u32, refusal: &Refusal) {
+        self.refuse_by(index, refusal, session::head_of(&session::refusal_response(refusal)));
+    }
+
+    /// The same for a request that there was no room for, in a way that a page can read.
+    fn refuse_opening(&mut self, index: u32, opening: &Opening, refusal: Refusal) {
+        let fields = match opening.transport {
+            Transport::EventStream | Transport::LongPoll => {
+                self.settings.policy.origins.refusal_fields(opening.origin)
+            }
+            Transport::WebSocketRaw | Transport::WebSocketJson | Transport::WebSocketEcho => String::new(),
+        };
+        self.refuse(index, &Refusal { fields, ..refusal });
+    }
+
+    fn refuse_by(&mut self, index: u32, refusal: &Refusal, response: Bytes) {
         tracing::debug!(shard = self.number, status = refusal.status, code = refusal.code, "refused");
         let reason = match refusal.status {
             408 => CloseReason::HandshakeTimeout,
             _ => CloseReason::Refused,
         };
-        self.finish(index, reason, Answer::Http(session::refusal_response(refusal)));
+        self.finish(index, reason, Answer::Http(response));
     }
 
-    fn answer(&mut self, index: u32, response: Bytes) {
+    fn answer(&mut self, index: u32, request: &Request<'_>, response: Bytes) {
+        let response = if request.method == "HEAD" { session::head_of(&response) } else { response };
         self.finish(index, CloseReason::Answered, Answer::Http(response));
     }
 }
 
-fn draining() -> Refusal {
-    let refusal = Refusal::new(503, "draining", "the gateway is about to restart");
-    Refusal { retry_after_s: Some(2), ..refusal }
-}
-
 /// Spread by the slot, so that those refused together do not come back together.
 fn overloaded(index: u32, why: &'static str) -> Refusal {
-    Refusal {
-        retry_after_s: Some(1 + index.wrapping_mul(0x9e37_79b9) % 8),
-        ..Refusal::new(503, "overloaded", why)
-    }
+    Refusal { retry_after_s: Some(1 + spread(index, 8)), ..Refusal::new(503, "overloaded", why) }
 }
 
 /// How a transport is named to operators.
@@ -373,6 +461,8 @@ pub(super) fn transport_name(transport: Transport) -> &'static str {
     match transport {
         Transport::WebSocketRaw | Transport::WebSocketJson => "ws",
         Transport::WebSocketEcho => "echo",
+        Transport::EventStream => "sse",
+        Transport::LongPoll => "poll",
     }
 }
 

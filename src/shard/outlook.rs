@@ -3,19 +3,17 @@
 //! Looks at a shard's tables and changes nothing; `sending` sends what is gathered here and notes how far
 //! it went. The gathering is the same for every transport; only the form of a message differs.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::conn::{NONE, Replay, Slot, State, Table, flag};
-use super::tape::{ChainId, EVERYBODY, Form, Tape};
+use super::tape::{ChainId, EVERYBODY, Encoder, Form, Tape};
 use super::topics::{TopicId, Topics};
 use super::users::Users;
-use crate::message::UserId;
 use crate::ring::Pieces;
 use crate::wire::session::Transport;
-use crate::wire::websocket;
+use crate::wire::{event_stream, websocket};
 
 /// Bytes gathered for one send: more than a socket with the default `limits.socket_send_bytes` takes.
 const GATHER_BYTES: usize = 96 * 1024;
@@ -36,13 +34,22 @@ pub(super) struct Plan {
     /// One whole message of the tape to a connection without rare state, and nothing else: what nearly
     /// every send of a broadcast is.
     pub(super) plain: bool,
+    /// A poll: with what was gathered it has its answer, or it needs one that is made for it alone.
+    pub(super) poll: Option<Poll>,
 }
 
-/// What the last plain plan sent: the next connection of a broadcast mostly needs the same.
+/// See `Plan::poll`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Poll {
+    Answered,
+    ToAnswer,
+}
+
+/// What the last plain plan of a transport sent: the next of its connections in a broadcast mostly needs
+/// the same.
 pub(super) struct Repeat<'s> {
     pub(super) topic: TopicId,
     pub(super) cursor: u64,
-    pub(super) transport: Transport,
     pub(super) frame: &'s [u8],
     pub(super) through: u64,
 }
@@ -51,8 +58,22 @@ pub(super) fn form_of(transport: Transport) -> Form {
     match transport {
         Transport::WebSocketJson => Form::Envelope,
         Transport::WebSocketRaw | Transport::WebSocketEcho => Form::Raw,
+        Transport::EventStream => Form::Event,
+        Transport::LongPoll => Form::Answer,
     }
 }
+
+/// What keeps an idle connection alive.
+pub(super) fn ping_of(transport: Transport) -> &'static [u8] {
+    match transport {
+        Transport::EventStream => event_stream::COMMENT,
+        Transport::WebSocketJson | Transport::WebSocketRaw | Transport::WebSocketEcho => websocket::PING,
+        Transport::LongPoll => &[],
+    }
+}
+
+/// One per transport, so that a broadcast to many kinds of clients is as cheap as to one.
+pub(super) type Repeats<'s> = [Option<Repeat<'s>>; Transport::COUNT];
 
 /// Where a short send ended.
 pub(super) struct BrokenOff {
@@ -70,10 +91,7 @@ pub(super) struct Outlook<'s> {
     pub(super) topics: &'s Topics,
     pub(super) tape: &'s Tape,
     pub(super) users: &'s Users,
-    pub(super) user_chains: &'s HashMap<UserId, ChainId>,
-    pub(super) connection_chains: &'s HashMap<u32, ChainId>,
-    pub(super) user_seq: u64,
-    pub(super) epoch: u32,
+    pub(super) encoder: Encoder<'s>,
     pub(super) now: Instant,
 }
 
@@ -95,13 +113,13 @@ impl<'s> Outlook<'s> {
         }
         let slot = &self.table[index];
         if slot.user != NONE
-            && self.user_seq > after
-            && let Some(&chain) = self.user_chains.get(self.users.text(slot.user))
+            && self.tape.user_seq() > after
+            && let Some(chain) = self.tape.user_chain(self.users.text(slot.user))
         {
             add(chain);
         }
         if slot.is(flag::ADDRESSED) {
-            add(self.connection_chains[&index]);
+            self.tape.connection_chain(index).into_iter().for_each(&mut add);
         }
         add(EVERYBODY);
     }
@@ -116,12 +134,22 @@ impl<'s> Outlook<'s> {
         }
     }
 
+    /// Every stretch that slot `slot` has yet to be sent, in order; see `stretch`.
+    pub(super) fn stretches(
+        &self,
+        slot: &'s Slot,
+    ) -> impl Iterator<Item = (Option<&'s Replay>, u64, u64)> + use<'s> {
+        let replays = slot.rare.iter().flat_map(|rare| &rare.replays);
+        let replays = replays.map(|replay| (Some(replay), replay.cursor, replay.until));
+        replays.chain(slot.is(flag::BEHIND).then_some((None, slot.cursor, u64::MAX)))
+    }
+
     /// Whether slot `slot` is behind with the tape and has nothing else to be sent.
     pub(super) fn is_plain(&self, slot: &Slot) -> bool {
         slot.rare.is_none()
             && slot.state == State::Open
-            && slot.flags & (flag::BEHIND | flag::PING_DUE | flag::ADDRESSED) == flag::BEHIND
-            && (slot.user == NONE || self.user_seq <= slot.cursor)
+            && slot.flags & (flag::BEHIND | flag::PING_DUE | flag::ADDRESSED | flag::OWN_HEAD) == flag::BEHIND
+            && (slot.user == NONE || self.tape.user_seq() <= slot.cursor)
     }
 
     /// As `gather`, for a connection that needs just what the one before it did.
@@ -129,11 +157,11 @@ impl<'s> Outlook<'s> {
         &self,
         index: u32,
         pieces: &mut Pieces<'_, 's>,
-        repeat: &Repeat<'s>,
+        repeats: &Repeats<'s>,
     ) -> Option<Plan> {
         let slot = &self.table[index];
-        let same =
-            (slot.topic, slot.cursor, slot.transport) == (repeat.topic, repeat.cursor, repeat.transport);
+        let repeat = repeats[slot.transport as usize].as_ref()?;
+        let same = (slot.topic, slot.cursor) == (repeat.topic, repeat.cursor);
         if !same || !self.is_plain(slot) || !pieces.push(repeat.frame) {
             return None;
         }
@@ -147,20 +175,16 @@ impl<'s> Outlook<'s> {
             messages: 1,
             more: false,
             plain: true,
+            poll: (slot.transport == Transport::LongPoll).then_some(Poll::Answered),
         })
     }
 
-    /// What `gather` did for `plan`, if others may need the same.
-    pub(super) fn repeat(&self, plan: &Plan, frame: Option<&'s [u8]>) -> Option<Repeat<'s>> {
+    /// Notes what `gather` did for `plan`, if others may need the same.
+    pub(super) fn note(&self, plan: &Plan, frame: Option<&'s [u8]>, repeats: &mut Repeats<'s>) {
         let slot = &self.table[plan.index];
-        let (frame, through) = (frame?, plan.through?);
-        plan.plain.then_some(Repeat {
-            topic: slot.topic,
-            cursor: slot.cursor,
-            transport: slot.transport,
-            frame,
-            through,
-        })
+        let (true, Some(frame), Some(through)) = (plan.plain, frame, plan.through) else { return };
+        let repeat = Repeat { topic: slot.topic, cursor: slot.cursor, frame, through };
+        repeats[slot.transport as usize] = Some(repeat);
     }
 
     /// Puts what slot `index` has to be sent into `pieces`, as much as one send should hold.
@@ -175,6 +199,7 @@ impl<'s> Outlook<'s> {
             messages: 0,
             more: false,
             plain: false,
+            poll: None,
         };
         for frame in slot.rare.iter().flat_map(|rare| &rare.outbox) {
             if pieces.bytes() >= GATHER_BYTES || !pieces.push(frame) {
@@ -187,15 +212,19 @@ impl<'s> Outlook<'s> {
         if slot.state != State::Open || plan.more {
             return plan;
         }
-        plan.ping = slot.is(flag::PING_DUE) && pieces.push(websocket::PING);
+        plan.ping = slot.is(flag::PING_DUE) && pieces.push(ping_of(slot.transport));
         plan.bytes = pieces.bytes();
         let Some((replay, after, until)) = self.stretch(slot) else { return plan };
         self.chains(index, replay, after, chains);
+        if slot.transport == Transport::LongPoll {
+            self.gather_poll(slot, after, chains, pieces, &mut plan);
+            return plan;
+        }
         let mut through = after;
         let form = form_of(slot.transport);
         self.tape.walk(chains, after, until, |entry| {
             if !entry.is_expired(self.now) {
-                if pieces.bytes() >= GATHER_BYTES || !pieces.push(entry.form(form, self.epoch)) {
+                if pieces.bytes() >= GATHER_BYTES || !pieces.push(entry.form(form, &self.encoder)) {
                     plan.more = true;
                     return false;
                 }
@@ -208,6 +237,36 @@ impl<'s> Outlook<'s> {
         plan.through = Some(through);
         plan.plain = plan.messages == 1 && !plan.more && self.is_plain(slot);
         plan
+    }
+
+    /// The answer to a poll, if it is the one that all polls get for one message.
+    fn gather_poll(
+        &self,
+        slot: &Slot,
+        after: u64,
+        chains: &[ChainId],
+        pieces: &mut Pieces<'_, 's>,
+        plan: &mut Plan,
+    ) {
+        let (mut message, mut alone, mut through) = (None, self.is_plain(slot), after);
+        self.tape.walk(chains, after, u64::MAX, |entry| {
+            through = entry.seq();
+            if !entry.is_expired(self.now) {
+                alone &= message.replace(entry).is_none();
+            }
+            alone
+        });
+        if !alone {
+            plan.poll = Some(Poll::ToAnswer);
+            return;
+        }
+        // Expired meanwhile: it goes on waiting.
+        plan.through = Some(through);
+        let Some(message) = message else { return };
+        let pushed = pieces.push(message.form(Form::Answer, &self.encoder));
+        assert!(pushed, "a send holds one piece");
+        (plan.bytes, plan.messages, plan.plain) = (pieces.bytes(), 1, true);
+        plan.poll = Some(Poll::Answered);
     }
 
     /// Where a send broke off that put `tape_sent` bytes of the tape's part out.
@@ -230,7 +289,7 @@ impl<'s> Outlook<'s> {
             if left == 0 {
                 return false;
             }
-            let frame = entry.form(form, self.epoch);
+            let frame = entry.form(form, &self.encoder);
             (through, begun) = (entry.seq(), begun + 1);
             if left < frame.len() {
                 rest = Some(frame.slice(left..));
@@ -273,9 +332,9 @@ impl<'s> Outlook<'s> {
         let mut chains: Vec<_> =
             self.topics.of(self.table, index).map(|id| self.topics.chain(id)).chain([EVERYBODY]).collect();
         if slot.user != NONE {
-            chains.extend(self.user_chains.get(self.users.text(slot.user)));
+            chains.extend(self.tape.user_chain(self.users.text(slot.user)));
         }
-        chains.extend(self.connection_chains.get(&index));
+        chains.extend(self.tape.connection_chain(index));
         chains
     }
 }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::Shard;
-use super::conn::{Replay, State, flag};
+use super::conn::{Replay, Slot, State, flag};
 use super::ending::Answer;
 use super::mailbox::{Happening, event_mask};
 use super::opening::Resume;
@@ -32,7 +32,8 @@ const _: () = assert!(SLICES <= BATCH_MAX);
 #[derive(Debug)]
 pub(super) struct Receiver {
     area: Vec<u8>,
-    batch: Vec<u32>,
+    /// Who, and how many octets at most.
+    batch: Vec<(u32, usize)>,
     received: Vec<std::io::Result<usize>>,
 }
 
@@ -52,8 +53,31 @@ impl Shard {
         }
         if ended {
             self.table[index].set(flag::ENDING);
+            if self.is_deaf(index) {
+                return self.peer_ended(index);
+            }
         }
         self.want_read(index);
+    }
+
+    /// Whether what it sends is not read any more, and its end is known from the poll alone.
+    fn is_deaf(&self, index: u32) -> bool {
+        let slot = &self.table[index];
+        let deaf = matches!(slot.transport, Transport::EventStream | Transport::LongPoll);
+        deaf && slot.state == State::Open && slot.is(flag::PAUSED)
+    }
+
+    /// Reads again after a pause.
+    pub(super) fn read_on(&mut self, index: u32) {
+        let slot = &mut self.table[index];
+        if !slot.is(flag::PAUSED) {
+            return;
+        }
+        slot.clear(flag::PAUSED);
+        if slot.is(flag::READABLE) {
+            slot.clear(flag::READABLE);
+            self.want_read(index);
+        }
     }
 
     /// Puts slot `index` among those with something to receive.
@@ -82,19 +106,21 @@ impl Shard {
             // A slot may stand here twice when it was freed and used again: read it once.
             if slot.is(flag::READABLE) && slot.state != State::Free && !slot.is(flag::PAUSED) {
                 slot.clear(flag::READABLE);
-                batch.push(index);
+                let room = room(slot, self.settings.head.head_bytes_max);
+                batch.push((index, room));
             }
         }
         let mut area = std::mem::take(&mut self.receiver.area);
         let mut received = std::mem::take(&mut self.receiver.received);
         let slice_bytes = AREA_BYTES / batch.len().max(1);
         let jobs = batch.iter().zip(area.chunks_mut(slice_bytes));
-        let jobs = jobs.map(|(&index, slice)| (self.table[index].socket(), slice));
+        let jobs = jobs
+            .map(|(&(index, room), slice)| (self.table[index].socket(), &mut slice[..room.min(slice_bytes)]));
         received.extend(self.ring.receive_all(jobs));
-        for ((&index, slice), result) in
+        for ((&(index, room), slice), result) in
             batch.iter().zip(area.chunks_mut(slice_bytes)).zip(received.drain(..))
         {
-            self.received(index, slice, result);
+            self.received(index, &mut slice[..room.min(slice_bytes)], result);
         }
         batch.clear();
         self.receiver.batch = batch;
@@ -134,17 +160,32 @@ impl Shard {
         }
     }
 
-    fn hear(&mut self, index: u32, input: &mut [u8]) {
+    pub(super) fn hear(&mut self, index: u32, input: &mut [u8]) {
         match self.table[index].state {
             State::Handshake => self.hear_head(index, input),
-            State::Open => self.hear_frames(index, input),
+            State::Open => match self.table[index].transport {
+                Transport::EventStream => self.hear_nothing(index),
+                Transport::LongPoll => self.keep_unread(index, input),
+                Transport::WebSocketRaw | Transport::WebSocketJson | Transport::WebSocketEcho => {
+                    self.hear_frames(index, input);
+                }
+            },
             // The peer's last words: the end is decided already.
             State::Closing | State::Free => {}
         }
     }
 
+    /// The client of an event stream has nothing to say behind its request: what it sends is thrown away,
+    /// one receive for each time that the clock comes by, so that it cannot keep us busy.
+    fn hear_nothing(&mut self, index: u32) {
+        if self.table[index].is(flag::ENDING) {
+            return self.peer_ended(index);
+        }
+        self.table[index].set(flag::PAUSED);
+    }
+
     /// Feeds octets to the client's decoder and does what comes out.
-    pub(super) fn hear_frames(&mut self, index: u32, mut input: &mut [u8]) {
+    fn hear_frames(&mut self, index: u32, mut input: &mut [u8]) {
         let slot = &mut self.table[index];
         slot.clear(flag::PINGED);
         let kept = slot.rare.as_mut().and_then(|rare| rare.decoder.take());
@@ -359,4 +400,19 @@ impl Shard {
 enum Heard {
     Goes,
     Ended,
+}
+
+/// Octets to take from `slot` at once. What a request head is kept in has a bound, and what is sent behind a
+/// poll must not grow past it while the poll is held.
+fn room(slot: &Slot, head_bytes_max: usize) -> usize {
+    let keeps = match slot.state {
+        State::Handshake => true,
+        State::Open => slot.transport == Transport::LongPoll,
+        State::Closing | State::Free => false,
+    };
+    if !keeps {
+        return usize::MAX;
+    }
+    let kept = slot.rare.as_ref().map_or(0, |rare| rare.head.len());
+    head_bytes_max.saturating_sub(kept).max(1)
 }

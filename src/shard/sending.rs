@@ -9,11 +9,11 @@ use bytes::{Buf, Bytes};
 use super::Shard;
 use super::conn::{State, flag};
 use super::ending::Answer;
-use super::outlook::{BrokenOff, Outlook, Plan};
-use super::tape::{ChainId, Owner};
+use super::outlook::{BrokenOff, Outlook, Plan, Poll, Repeats, ping_of};
+use super::tape::{ChainId, Encoder};
 use crate::ring::{BATCH_MAX, Token};
 use crate::stats::CloseReason;
-use crate::wire::websocket;
+use crate::wire::session::Transport;
 
 /// Sends in one turn, so that a broadcast to many does not keep others from being heard.
 const SENDS_PER_TURN: usize = 4096;
@@ -30,18 +30,19 @@ pub(super) struct Sender {
 }
 
 impl Shard {
-    fn outlook(&self) -> Outlook<'_> {
+    pub(super) fn outlook(&self) -> Outlook<'_> {
         Outlook {
             table: &self.table,
             topics: &self.topics,
             tape: &self.tape,
             users: &self.users,
-            user_chains: &self.user_chains,
-            connection_chains: &self.connection_chains,
-            user_seq: self.user_seq,
-            epoch: self.epoch,
+            encoder: self.encoder(),
             now: self.clock.now(),
         }
+    }
+
+    pub(super) fn encoder(&self) -> Encoder<'_> {
+        Encoder { epoch: self.epoch, poll_begin: &self.settings.poll_begin }
     }
 
     /// Every chain that holds messages for slot `index`.
@@ -51,7 +52,7 @@ impl Shard {
 
     /// Whether the tape holds messages to this slot's user.
     pub(super) fn has_user_chain(&self, index: u32) -> bool {
-        self.user_chains.contains_key(self.users.text(self.table[index].user))
+        self.tape.user_chain(self.users.text(self.table[index].user)).is_some()
     }
 
     /// Queues a frame of the connection's own.
@@ -122,21 +123,18 @@ impl Shard {
             topics: &self.topics,
             tape: &self.tape,
             users: &self.users,
-            user_chains: &self.user_chains,
-            connection_chains: &self.connection_chains,
-            user_seq: self.user_seq,
-            epoch: self.epoch,
+            encoder: Encoder { epoch: self.epoch, poll_begin: &self.settings.poll_begin },
             now: self.clock.now(),
         };
-        let (mut next, mut repeat) = (0, None);
+        let (mut next, mut repeats) = (0, Repeats::default());
         results.extend(self.ring.send_all(|pieces| {
             loop {
                 let &index = batch.get(next)?;
                 next += 1;
-                let again = repeat.as_ref().and_then(|repeat| outlook.gather_again(index, pieces, repeat));
+                let again = outlook.gather_again(index, pieces, &repeats);
                 let plan = again.unwrap_or_else(|| {
                     let plan = outlook.gather(index, pieces, chains);
-                    repeat = outlook.repeat(&plan, pieces.last());
+                    outlook.note(&plan, pieces.last(), &mut repeats);
                     plan
                 });
                 if plan.bytes > 0 {
@@ -156,7 +154,11 @@ impl Shard {
                 self.stats.sent_bytes += *sent as u64;
                 self.stats.delivered += 1;
                 self.table[index].clear(flag::BEHIND);
+                if plan.poll.is_some() {
+                    self.poll_answered(index);
+                }
             }
+            Ok(_) if plan.poll == Some(Poll::ToAnswer) => self.answer_marked_poll(index),
             Ok(sent) => {
                 self.stats.sent_bytes += *sent as u64;
                 self.take_from_outbox(index, (*sent).min(plan.outbox_bytes));
@@ -219,11 +221,12 @@ impl Shard {
         }
         if plan.ping {
             self.table[plan.index].clear(flag::PING_DUE);
-            if sent < websocket::PING.len() {
-                self.begun(plan.index, Bytes::from_static(&websocket::PING[sent..]));
+            let ping = ping_of(self.table[plan.index].transport);
+            if sent < ping.len() {
+                self.begun(plan.index, Bytes::from_static(&ping[sent..]));
                 return;
             }
-            sent -= websocket::PING.len();
+            sent -= ping.len();
         }
         let Some(BrokenOff { through, rest, begun }) = self.outlook().broken_off(plan.index, sent, chains)
         else {
@@ -237,6 +240,9 @@ impl Shard {
         }
         if let Some(rest) = rest {
             self.begun(plan.index, rest);
+        }
+        if plan.poll.is_some() {
+            self.poll_answered(plan.index);
         }
     }
 
@@ -305,20 +311,19 @@ impl Shard {
         if slot.state == State::Closing {
             return self.last_words_sent(index);
         }
-        if slot.is(flag::PAUSED) {
-            slot.clear(flag::PAUSED);
-            if slot.is(flag::READABLE) {
-                slot.clear(flag::READABLE);
-                self.want_read(index);
+        if slot.transport == Transport::LongPoll {
+            if slot.state == State::Handshake {
+                self.hear_next(index);
             }
+            return;
         }
+        self.read_on(index);
         let slot = &mut self.table[index];
         let caught_up =
             !slot.is(flag::BEHIND) && slot.rare.as_ref().is_none_or(|rare| rare.replays.is_empty());
         if caught_up && slot.is(flag::ADDRESSED) {
             slot.clear(flag::ADDRESSED);
-            let chain = self.connection_chains.remove(&index).expect("an addressed slot has a chain");
-            self.tape.close_chain(chain);
+            self.tape.close_connection(index);
         }
         self.table[index].tidy();
     }
@@ -336,15 +341,8 @@ impl Shard {
             self.needed_after = u64::MAX;
         }
         self.tape.trim(self.needed_after, self.clock.tick());
-        while let Some((chain, owner)) = self.tape.emptied() {
-            match owner {
-                Owner::Topic(id) => self.topics.forget_if_unused(id, &mut self.tape),
-                Owner::User(user) => {
-                    self.user_chains.remove(&user);
-                    self.tape.close_chain(chain);
-                }
-                Owner::Connection(_) | Owner::Everybody => {}
-            }
+        while let Some(topic) = self.tape.emptied() {
+            self.topics.forget_if_unused(topic, &mut self.tape);
         }
     }
 }

@@ -2,12 +2,15 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
+
 use super::clock::Tick;
 use super::tape::TapeLimits;
 use crate::config::{Config, Timeouts};
+use crate::wire::origin::Origins;
 use crate::wire::request::HeadLimits;
 use crate::wire::session::Policy;
-use crate::wire::websocket;
+use crate::wire::{long_poll, websocket};
 
 /// No ping to an echo client before this many seconds.
 pub const ECHO_QUIET_S: u32 = 120;
@@ -32,6 +35,9 @@ pub struct Settings {
     pub(super) echo: (bool, bool),
     pub(super) topics_max: usize,
     pub(super) lag_bytes_max: usize,
+    pub(super) poll_bytes_max: usize,
+    /// `long_poll::begin` of the polls that have no header lines of their own.
+    pub(super) poll_begin: Bytes,
     pub(super) connections_max: u64,
     pub(super) sockets_max: u64,
     pub(super) connections_per_address_max: u32,
@@ -44,6 +50,10 @@ pub struct Settings {
     pub(super) send_ticks: u32,
     pub(super) close_ticks: u32,
     pub(super) pong_ticks: u32,
+    /// Between two polls on one connection: as long as another client may be silent.
+    pub(super) idle_ticks: u32,
+    /// When the kernel gives up a peer that confirms nothing, in milliseconds: `Listener::give_up_after`.
+    pub(super) unconfirmed_ms_max: u32,
     pub(super) tape: TapeLimits,
 }
 
@@ -51,6 +61,7 @@ impl Settings {
     /// From the effective configuration and what the descriptor limit leaves room for.
     pub fn new(config: &Config, room: Room) -> Self {
         let (limits, timeouts) = (&config.limits, &config.timeouts);
+        let origins = Origins::new(&config.web.origins);
         let seconds = |duration: std::time::Duration| u16::try_from(duration.as_secs()).unwrap_or(u16::MAX);
         Self {
             head: HeadLimits {
@@ -68,11 +79,14 @@ impl Settings {
                 heartbeat_min_s: seconds(timeouts.heartbeat_min),
                 heartbeat_max_s: seconds(timeouts.heartbeat_max),
                 topics_max: limits.topics_per_connection,
+                origins: origins.clone(),
                 echo: false,
             },
             echo: (config.web.echo, config.web.echo && config.web.echo_public),
             topics_max: limits.topics_per_connection as usize,
             lag_bytes_max: limits.send_backlog_bytes.bytes(),
+            poll_bytes_max: limits.poll_bytes.bytes(),
+            poll_begin: long_poll::begin(&origins.fields(None)),
             connections_max: room.clients_max,
             sockets_max: room.sockets_max,
             connections_per_address_max: limits.connections_per_address,
@@ -84,6 +98,8 @@ impl Settings {
             send_ticks: Tick::count(timeouts.send),
             close_ticks: Tick::count(timeouts.close),
             pong_ticks: Tick::count(timeouts.pong),
+            idle_ticks: Tick::count(timeouts.heartbeat),
+            unconfirmed_ms_max: unconfirmed_ms_max(timeouts),
             timeouts: timeouts.clone(),
             tape: TapeLimits {
                 messages_max: config.history.messages as usize,
@@ -104,4 +120,14 @@ impl Settings {
     pub(super) fn counts(&self, address: IpAddr) -> bool {
         self.connections_per_address_max > 0 && !self.trusted.iter().any(|net| net.contains(&address))
     }
+}
+
+/// As long as a missed heartbeat takes to be noticed on a WebSocket: an event stream has no pong, and what
+/// is sent into the void must not be waited for any longer there. The kernel counts a peer that takes
+/// nothing (zero window) as well, on every kind of connection; so never before `timeouts.send`
+/// and the last words after it are over, or a slow consumer would count as one that has gone. The one who
+/// may pause for longer is an echo client: it is cut then.
+fn unconfirmed_ms_max(timeouts: &Timeouts) -> u32 {
+    let longest = (timeouts.heartbeat + timeouts.pong).max(timeouts.send + timeouts.close);
+    u32::try_from(longest.as_millis()).unwrap_or(u32::MAX).min(i32::MAX as u32)
 }

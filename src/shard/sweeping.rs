@@ -52,10 +52,13 @@ impl Shard {
 
     fn check_handshake(&mut self, index: u32) {
         let slot = &self.table[index];
+        if slot.is(flag::SERVED) && !slot.has_head() || slot.has_outbox() {
+            return self.check_between_polls(index);
+        }
         if self.clock.tick().since(slot.opened) < self.settings.handshake_ticks {
             return;
         }
-        if slot.rare.as_ref().is_some_and(|rare| !rare.head.is_empty()) {
+        if slot.has_head() {
             let refusal = Refusal::new(408, "handshake_timeout", "the request did not arrive in time");
             return self.refuse(index, &refusal);
         }
@@ -63,8 +66,25 @@ impl Shard {
         self.finish(index, CloseReason::HandshakeTimeout, Answer::Nothing);
     }
 
+    /// No request is being heard: an answer is on its way, or the client idles.
+    fn check_between_polls(&mut self, index: u32) {
+        let tick = self.clock.tick();
+        let slot = &self.table[index];
+        let stuck = slot.rare.as_ref().and_then(|rare| rare.send_deadline);
+        if stuck.is_some_and(|deadline| tick.reached(deadline)) {
+            let limit = self.settings.timeouts.send;
+            return self.close_slow(index, format_args!("no progress for {limit:?} (timeouts.send)"));
+        }
+        if !slot.has_outbox() && tick.since(slot.opened) >= self.settings.idle_ticks {
+            self.finish(index, CloseReason::Answered, Answer::Nothing);
+        }
+    }
+
     fn check_open(&mut self, index: u32) {
         let tick = self.clock.tick();
+        if self.table[index].transport == Transport::EventStream {
+            self.read_on(index);
+        }
         if let Some(rare) = &self.table[index].rare {
             let over = |deadline: Option<super::clock::Tick>| {
                 deadline.is_some_and(|deadline| tick.reached(deadline))
@@ -85,6 +105,9 @@ impl Shard {
             }
             self.needs(index);
         }
+        if self.table[index].transport == Transport::LongPoll {
+            return self.check_poll(index);
+        }
         self.heartbeat(index);
     }
 
@@ -103,12 +126,17 @@ impl Shard {
                 Answer::Close { code: Some(code::HEARTBEAT_MISSED), reason: "heartbeat missed".into() };
             return self.finish(index, CloseReason::HeartbeatMissed, answer);
         }
+        let stream = slot.transport == Transport::EventStream;
         let quiet =
             slot.transport == Transport::WebSocketEcho && tick.since(slot.opened) < ECHO_QUIET_S * 100;
         // A blocked socket has its own deadline; a ping behind it would say nothing.
         if new_period && !quiet && !slot.is(flag::BLOCKED) {
-            slot.set(flag::PINGED | flag::PING_DUE);
-            self.stats.pings += 1;
+            slot.set(flag::PING_DUE);
+            // Nobody answers a comment: a peer that has gone is found by TCP (`Listener::give_up_after`).
+            if !stream {
+                slot.set(flag::PINGED);
+                self.stats.pings += 1;
+            }
             self.mark(index);
         }
     }
@@ -116,8 +144,10 @@ impl Shard {
     /// A new client's first ping comes with its slot's next moment.
     pub(super) fn begin_heartbeat(&mut self, index: u32) {
         let (period, _) = heartbeat_phase(index, self.table[index].heartbeat_s, self.clock.tick());
+        let slot = &mut self.table[index];
+        slot.clear(flag::ODD_PERIOD);
         if period % 2 == 1 {
-            self.table[index].set(flag::ODD_PERIOD);
+            slot.set(flag::ODD_PERIOD);
         }
     }
 }

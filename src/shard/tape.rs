@@ -6,7 +6,7 @@
 //! Never writes to a socket. Encodes a message at most once per form (Rule 4).
 
 use std::cell::OnceCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use super::clock::Tick;
 use super::conn::NONE;
 use super::topics::TopicId;
 use crate::message::{Message, UserId};
-use crate::wire::envelope;
+use crate::wire::{envelope, event_stream, long_poll};
 
 /// A chain of this tape; reused once closed.
 pub type ChainId = u32;
@@ -35,6 +35,29 @@ pub enum Form {
     Raw,
     /// A `message` frame of `corecast.v1`.
     Envelope,
+    /// An event of an event stream.
+    Event,
+    /// A message of a poll's answer, a comma before it.
+    Item,
+    /// The whole answer of a poll, with this message alone.
+    Answer,
+}
+
+/// What an encoding depends on beside the message.
+#[derive(Clone, Copy, Debug)]
+pub struct Encoder<'a> {
+    /// The gateway's.
+    pub epoch: u32,
+    /// `long_poll::begin` of a poll with no header lines of its own.
+    pub poll_begin: &'a [u8],
+}
+
+/// Forms that not every gateway is asked for.
+#[derive(Debug, Default)]
+struct HttpForms {
+    event: OnceCell<Bytes>,
+    item: OnceCell<Bytes>,
+    answer: OnceCell<Bytes>,
 }
 
 /// Limits of a tape.
@@ -55,6 +78,7 @@ pub struct TapeLimits {
 pub struct Entry {
     message: Arc<Message>,
     envelope: OnceCell<Bytes>,
+    http: OnceCell<Box<HttpForms>>,
     added: Tick,
     chain: ChainId,
     /// Bytes accounted for it.
@@ -72,10 +96,17 @@ impl Entry {
     }
 
     /// The bytes to send, encoded at most once.
-    pub fn form(&self, form: Form, epoch: u32) -> &Bytes {
+    pub fn form(&self, form: Form, encoder: &Encoder<'_>) -> &Bytes {
+        let (message, epoch) = (&self.message, encoder.epoch);
+        let http = || self.http.get_or_init(Box::default);
         match form {
-            Form::Raw => self.message.frame(),
-            Form::Envelope => self.envelope.get_or_init(|| envelope::message(&self.message, epoch)),
+            Form::Raw => message.frame(),
+            Form::Envelope => self.envelope.get_or_init(|| envelope::message(message, epoch)),
+            Form::Event => http().event.get_or_init(|| event_stream::message(message, epoch)),
+            Form::Item => http().item.get_or_init(|| long_poll::item(message, epoch)),
+            Form::Answer => {
+                http().answer.get_or_init(|| long_poll::answer(message, epoch, encoder.poll_begin))
+            }
         }
     }
 
@@ -126,6 +157,10 @@ pub struct Tape {
     oldest: EntryId,
     newest: EntryId,
     chains: Vec<Chain>,
+    /// Chains of pushes to users, to single connections, and the newest seq among the former.
+    users: HashMap<UserId, ChainId>,
+    connections: HashMap<u32, ChainId>,
+    user_seq: u64,
     free_chains: Vec<ChainId>,
     bytes: usize,
     head: u64,
@@ -136,7 +171,7 @@ pub struct Tape {
     limits: TapeLimits,
     /// Chains over `messages_max`, to be looked at by `trim`.
     long: Vec<ChainId>,
-    /// Chains that `trim` emptied, for their owners to close.
+    /// Chains that `trim` emptied, to be closed.
     emptied: Vec<ChainId>,
 }
 
@@ -150,6 +185,9 @@ impl Tape {
             oldest: NONE,
             newest: NONE,
             chains: vec![everybody],
+            users: HashMap::new(),
+            connections: HashMap::new(),
+            user_seq: 0,
             free_chains: Vec::new(),
             bytes: 0,
             head: 0,
@@ -188,6 +226,27 @@ impl Tape {
         id
     }
 
+    /// Where the tape holds messages to this user, if it does.
+    pub fn user_chain(&self, user: &str) -> Option<ChainId> {
+        self.users.get(user).copied()
+    }
+
+    /// Newest seq of a message to any user.
+    pub fn user_seq(&self) -> u64 {
+        self.user_seq
+    }
+
+    /// Where the tape holds messages to the connection in slot `index`, if it does.
+    pub fn connection_chain(&self, index: u32) -> Option<ChainId> {
+        self.connections.get(&index).copied()
+    }
+
+    /// Forgets what was for the connection in slot `index`, which has had it or goes.
+    pub fn close_connection(&mut self, index: u32) {
+        let chain = self.connections.remove(&index).expect("an addressed slot has a chain");
+        self.close_chain(chain);
+    }
+
     /// Forgets a chain and what it still holds. A later resume of its target from before is told.
     pub fn close_chain(&mut self, id: ChainId) {
         while let Some(link) = self.chains[id as usize].links.front().copied() {
@@ -224,6 +283,7 @@ impl Tape {
         let entry = Entry {
             message,
             envelope: OnceCell::new(),
+            http: OnceCell::new(),
             added: now,
             chain,
             bytes: bytes as u32,
@@ -253,6 +313,27 @@ impl Tape {
             self.long.push(chain);
         }
         self.advance(seq);
+    }
+
+    /// Appends a message to this user.
+    pub fn append_to_user(&mut self, user: &UserId, message: Arc<Message>, now: Tick) {
+        let chain = self.user_chain(user.as_str()).unwrap_or_else(|| {
+            let chain = self.open_chain(Owner::User(user.clone()));
+            self.users.insert(user.clone(), chain);
+            chain
+        });
+        self.user_seq = message.seq;
+        self.append(chain, message, now);
+    }
+
+    /// Appends a message to the connection in slot `index`.
+    pub fn append_to_connection(&mut self, index: u32, message: Arc<Message>, now: Tick) {
+        let chain = self.connection_chain(index).unwrap_or_else(|| {
+            let chain = self.open_chain(Owner::Connection(index));
+            self.connections.insert(index, chain);
+            chain
+        });
+        self.append(chain, message, now);
     }
 
     fn entry(&self, id: EntryId) -> &Entry {
@@ -314,12 +395,17 @@ impl Tape {
         }
     }
 
-    /// A chain that has become empty, for its owner to close.
-    pub fn emptied(&mut self) -> Option<(ChainId, Owner)> {
+    /// A topic whose chain has become empty, for `Topics` to close; those of users are closed here.
+    pub fn emptied(&mut self) -> Option<TopicId> {
         while let Some(id) = self.emptied.pop() {
             let chain = &self.chains[id as usize];
-            if let (true, Some(owner)) = (chain.links.is_empty(), &chain.owner) {
-                return Some((id, owner.clone()));
+            match &chain.owner {
+                Some(Owner::Topic(topic)) if chain.links.is_empty() => return Some(*topic),
+                Some(Owner::User(user)) if chain.links.is_empty() => {
+                    self.users.remove(user.as_str());
+                    self.close_chain(id);
+                }
+                _ => {}
             }
         }
         None

@@ -106,11 +106,22 @@ pub struct Refusal {
     pub message: Cow<'static, str>,
     /// `Retry-After`, in seconds.
     pub retry_after_s: Option<u32>,
+    /// `Allow` of a 405.
+    pub allow: &'static str,
+    /// More header lines, each with its CR LF (`origin`).
+    pub fields: String,
 }
 
 impl Refusal {
-    /// A refusal without `Retry-After`.
+    /// A refusal without `Retry-After` or more header lines, where only GET is allowed.
     pub fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into(), retry_after_s: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            retry_after_s: None,
+            allow: "GET",
+            fields: String::new(),
+        }
     }
 }

@@ -200,7 +200,7 @@ enum ServerFrame<'a> {
 impl ServerFrame<'_> {
     fn encode(&self) -> Bytes {
         let mut frame = TextFrame::with_capacity(160);
-        frame.json(self);
+        push_json(&mut frame.0, self);
         frame.finish()
     }
 }
@@ -221,18 +221,6 @@ impl TextFrame {
 
     fn raw(&mut self, json: &[u8]) {
         self.0.extend_from_slice(json);
-    }
-
-    fn json(&mut self, value: &impl Serialize) {
-        serde_json::to_writer(&mut self.0, value).expect("names and numbers are JSON, and a Vec has room");
-    }
-
-    fn base64(&mut self, payload: &[u8]) {
-        let at = self.0.len();
-        let digits = base64::encoded_len(payload.len(), true).expect("a payload fits in memory in base64");
-        self.0.resize(at + digits, 0);
-        let written = STANDARD.encode_slice(payload, &mut self.0[at..]);
-        assert_eq!(written, Ok(digits), "base64 has the length it says");
     }
 
     fn finish(mut self) -> Bytes {
@@ -264,6 +252,18 @@ pub fn hello(connection: ConnId, position: Position, heartbeat_s: u16) -> Bytes 
     ServerFrame::Hello { connection, epoch, position, heartbeat: heartbeat_s }.encode()
 }
 
+fn push_json(out: &mut Vec<u8>, value: &impl Serialize) {
+    serde_json::to_writer(out, value).expect("names and numbers are JSON, and a Vec has room");
+}
+
+fn push_base64(out: &mut Vec<u8>, payload: &[u8]) {
+    let at = out.len();
+    let digits = base64::encoded_len(payload.len(), true).expect("a payload fits in memory in base64");
+    out.resize(at + digits, 0);
+    let written = STANDARD.encode_slice(payload, &mut out[at..]);
+    assert_eq!(written, Ok(digits), "base64 has the length it says");
+}
+
 /// `message`: `data` is the payload as it stands (json), a string (text) or base64 with
 /// `"encoding":"base64"` (binary).
 pub fn message(message: &Message, epoch: u32) -> Bytes {
@@ -271,31 +271,43 @@ pub fn message(message: &Message, epoch: u32) -> Bytes {
     let payload_bytes = if message.kind == Kind::Binary { payload.len() / 3 * 4 + 4 } else { payload.len() };
     let topic_bytes = message.topic().map_or(0, |topic| topic.as_str().len());
     let mut frame = TextFrame::with_capacity(112 + topic_bytes + payload_bytes);
-    frame.raw(br#"{"type":"message","position":"#);
-    frame.json(&format_args!("{}", Position { epoch, seq: message.seq }));
+    frame.raw(br#"{"type":"message","#);
+    push_message(&mut frame.0, message, None, epoch);
+    frame.finish()
+}
+
+/// A message's fields as every JSON client gets them, and the end of the object; `event` where its name is
+/// to be among them.
+pub(super) fn push_message(out: &mut Vec<u8>, message: &Message, event: Option<&str>, epoch: u32) {
+    let payload = message.payload();
+    out.extend_from_slice(br#""position":"#);
+    push_json(out, &format_args!("{}", Position { epoch, seq: message.seq }));
     if let Some(topic) = message.topic() {
-        frame.raw(br#","topic":"#);
-        frame.json(&topic.as_str());
+        out.extend_from_slice(br#","topic":"#);
+        push_json(out, &topic.as_str());
+    }
+    if let Some(event) = event {
+        out.extend_from_slice(br#","event":"#);
+        push_json(out, &event);
     }
     match message.kind {
         Kind::Json => {
-            frame.raw(br#","data":"#);
-            frame.raw(payload);
-            frame.raw(b"}");
+            out.extend_from_slice(br#","data":"#);
+            out.extend_from_slice(payload);
+            out.push(b'}');
         }
         Kind::Text => {
-            frame.raw(br#","data":"#);
+            out.extend_from_slice(br#","data":"#);
             // Checked when the push was accepted; replacing is for our own mistake only.
-            frame.json(&String::from_utf8_lossy(payload));
-            frame.raw(b"}");
+            push_json(out, &String::from_utf8_lossy(payload));
+            out.push(b'}');
         }
         Kind::Binary => {
-            frame.raw(br#","encoding":"base64","data":""#);
-            frame.base64(payload);
-            frame.raw(br#""}"#);
+            out.extend_from_slice(br#","encoding":"base64","data":""#);
+            push_base64(out, payload);
+            out.extend_from_slice(br#""}"#);
         }
     }
-    frame.finish()
 }
 
 /// `resumed`

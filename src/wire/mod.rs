@@ -5,6 +5,9 @@
 
 pub mod close;
 pub mod envelope;
+pub mod event_stream;
+pub mod long_poll;
+pub mod origin;
 pub mod request;
 pub mod session;
 pub mod websocket;

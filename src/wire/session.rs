@@ -1,6 +1,6 @@
 //! From a request head to what the client wants: one place that decides what is served and refused.
 //!
-//! Pure. Knows the client port's paths, the WebSocket handshake (RFC 6455 4.2) and the answers as they
+//! Pure. Knows the client port's paths and methods, the WebSocket handshake (RFC 6455 4.2) and the answers as they
 //! look on the wire; knows no limits of the gateway as a whole (`overloaded`, `draining`), which the
 //! shard adds. `shard::opening` performs what is decided here; the head comes from `request`.
 
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use sha1::{Digest, Sha1};
 
 use super::close::Refusal;
+use super::origin::{OriginId, Origins};
 use super::request::Request;
 use crate::message::{BadName, BadPosition, Position, Topic, UserId};
 
@@ -23,6 +24,15 @@ pub enum Transport {
     WebSocketJson,
     /// `GET /echo`.
     WebSocketEcho,
+    /// `GET /sse`.
+    EventStream,
+    /// `GET /poll`.
+    LongPoll,
+}
+
+impl Transport {
+    /// How many there are.
+    pub const COUNT: usize = Self::LongPoll as usize + 1;
 }
 
 /// A client that may come in.
@@ -36,9 +46,15 @@ pub struct Opening {
     pub topics: Vec<Topic>,
     /// Where to resume.
     pub since: Option<Position>,
-    /// Ping period in seconds, clamped to the configured bounds.
+    /// It asked to resume from what is no position: whatever it missed is a gap.
+    pub lost: bool,
+    /// Ping period in seconds, clamped to the configured bounds. A poll has none: how long it is held.
     pub heartbeat_s: u16,
-    /// `Sec-WebSocket-Accept` (RFC 6455 4.2.2).
+    /// Which of `web.origins` it comes from, where it does.
+    pub origin: Option<OriginId>,
+    /// Whether the connection goes on after the answer (a poll's).
+    pub keep_alive: bool,
+    /// `Sec-WebSocket-Accept` (RFC 6455 4.2.2); zeros where it is no WebSocket.
     pub accept: [u8; 28],
 }
 
@@ -55,6 +71,8 @@ pub struct Policy {
     pub heartbeat_max_s: u16,
     /// Most topics of one connection.
     pub topics_max: u32,
+    /// Whose pages may connect.
+    pub origins: Origins,
     /// Whether `GET /echo` is served on this listener.
     pub echo: bool,
 }
@@ -68,6 +86,8 @@ pub enum Route {
     Health,
     /// `GET /readyz`: 200, or 503 while the gateway drains.
     Ready,
+    /// `OPTIONS` of what a page may ask for: 204.
+    Preflight(Option<OriginId>),
 }
 
 /// The WebSocket subprotocol with JSON frames (`envelope`).
@@ -75,19 +95,48 @@ const JSON_SUBPROTOCOL: &str = "corecast.v1";
 
 /// Decides what `request` comes to. Errors: the refusal to send (contract section 2).
 pub fn route(request: &Request<'_>, policy: &Policy) -> Result<Route, Refusal> {
-    if request.method != "GET" {
-        return Err(Refusal::new(405, "method_not_allowed", "only GET is served here"));
+    match request.path {
+        "/sse" | "/poll" => {
+            let origin = policy.origins.admit(request)?;
+            // A page may read why it is refused.
+            let readable = |refusal| Refusal { fields: policy.origins.refusal_fields(origin), ..refusal };
+            route_page(request, policy, origin).map_err(readable)
+        }
+        "/healthz" | "/readyz" => {
+            check_method(request, "GET, HEAD")?;
+            Ok(if request.path == "/healthz" { Route::Health } else { Route::Ready })
+        }
+        path => {
+            check_method(request, "GET")?;
+            match path {
+                "/ws" => open_push(request, policy).map(Route::Open),
+                "/echo" if policy.echo => open_echo(request, policy).map(Route::Open),
+                _ => Err(Refusal::new(404, "not_found", "no such path")),
+            }
+        }
+    }
+}
+
+/// What pages of other origins may ask for, too.
+fn route_page(request: &Request<'_>, policy: &Policy, origin: Option<OriginId>) -> Result<Route, Refusal> {
+    check_method(request, "GET, OPTIONS")?;
+    if request.method == "OPTIONS" {
+        return Ok(Route::Preflight(origin));
+    }
+    let open = if request.path == "/sse" { open_stream } else { open_poll };
+    open(request, policy, origin).map(Route::Open)
+}
+
+/// Errors: 405 for another method than those of `allow`, 400 for a request with a body.
+fn check_method(request: &Request<'_>, allow: &'static str) -> Result<(), Refusal> {
+    if !allow.split(", ").any(|method| method == request.method) {
+        let refusal = Refusal::new(405, "method_not_allowed", format!("served here: {allow}"));
+        return Err(Refusal { allow, ..refusal });
     }
     if request.content_length()?.is_some_and(|bytes| bytes > 0) || request.is_chunked()? {
         return Err(bad_request("a request with a body"));
     }
-    match request.path {
-        "/ws" => open_push(request, policy).map(Route::Open),
-        "/echo" if policy.echo => open_echo(request, policy).map(Route::Open),
-        "/healthz" => Ok(Route::Health),
-        "/readyz" => Ok(Route::Ready),
-        _ => Err(Refusal::new(404, "not_found", "no such path")),
-    }
+    Ok(())
 }
 
 fn bad_request(message: &'static str) -> Refusal {
@@ -95,6 +144,7 @@ fn bad_request(message: &'static str) -> Refusal {
 }
 
 fn open_push(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal> {
+    let origin = policy.origins.admit(request)?;
     let accept = handshake(request)?;
     let json =
         request.header_items("sec-websocket-protocol").any(|offer| offer == JSON_SUBPROTOCOL.as_bytes());
@@ -103,20 +153,79 @@ fn open_push(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal>
         user: user(request, policy)?,
         topics: topics(request, policy)?,
         since: since(request)?,
+        lost: false,
         heartbeat_s: heartbeat_s(request, policy)?,
+        origin,
+        keep_alive: false,
         accept,
     })
 }
 
 fn open_echo(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal> {
+    let origin = policy.origins.admit(request)?;
     Ok(Opening {
         transport: Transport::WebSocketEcho,
         user: None,
         topics: Vec::new(),
         since: None,
+        lost: false,
         heartbeat_s: policy.heartbeat_s,
+        origin,
+        keep_alive: false,
         accept: handshake(request)?,
     })
+}
+
+fn open_stream(request: &Request<'_>, policy: &Policy, origin: Option<OriginId>) -> Result<Opening, Refusal> {
+    let (since, lost) = last_event(request)?;
+    Ok(Opening {
+        transport: Transport::EventStream,
+        user: user(request, policy)?,
+        topics: topics(request, policy)?,
+        since,
+        lost,
+        heartbeat_s: heartbeat_s(request, policy)?,
+        origin,
+        keep_alive: false,
+        accept: [0; 28],
+    })
+}
+
+/// How long a poll is held where it does not say, and the longest, in seconds (contract section 2).
+const POLL_S: u16 = 25;
+const POLL_S_MAX: u16 = 300;
+
+fn open_poll(request: &Request<'_>, policy: &Policy, origin: Option<OriginId>) -> Result<Opening, Refusal> {
+    // The same query as elsewhere, though nobody pings a poll.
+    heartbeat_s(request, policy)?;
+    let timeout_s = seconds(request, "timeout")?.unwrap_or(POLL_S);
+    Ok(Opening {
+        transport: Transport::LongPoll,
+        user: user(request, policy)?,
+        topics: topics(request, policy)?,
+        since: since(request)?,
+        lost: false,
+        heartbeat_s: timeout_s.min(POLL_S_MAX),
+        origin,
+        keep_alive: request.http_1_1 && request.keep_alive(),
+        accept: [0; 28],
+    })
+}
+
+/// Where an event stream resumes, and whether what it named is no position: `Last-Event-ID`, else
+/// `last_event_id=`, else `since=`.
+///
+/// A malformed event id is a gap and no error: an EventSource that is refused never comes back, and the id
+/// may be of another server that stood here before (WHATWG HTML 9.2.3).
+fn last_event(request: &Request<'_>) -> Result<(Option<Position>, bool), Refusal> {
+    let header: Vec<&[u8]> = request.header_values("last-event-id").collect();
+    let header = (!header.is_empty()).then(|| String::from_utf8_lossy(&header.concat()).into_owned());
+    let query = request.query_value("last_event_id")?;
+    // An empty one is what a client without an id may send.
+    match header.into_iter().chain(query).find(|id| !id.is_empty()) {
+        Some(id) => Ok(id.parse().map_or((None, true), |position| (Some(position), false))),
+        None => Ok((since(request)?, false)),
+    }
 }
 
 /// Checks the client's opening handshake and answers its key. Extensions offered are declined by silence.
@@ -198,17 +307,22 @@ fn since(request: &Request<'_>) -> Result<Option<Position>, Refusal> {
 }
 
 fn heartbeat_s(request: &Request<'_>, policy: &Policy) -> Result<u16, Refusal> {
-    let Some(text) = request.query_value("heartbeat")? else { return Ok(policy.heartbeat_s) };
-    if text.is_empty() || !text.bytes().all(|octet| octet.is_ascii_digit()) {
-        return Err(bad_request("heartbeat must be a whole number of seconds"));
-    }
-    // Digits that overflow are a long time; the bound is the answer to that.
-    let asked_s: u16 = text.parse().unwrap_or(u16::MAX);
+    let Some(asked_s) = seconds(request, "heartbeat")? else { return Ok(policy.heartbeat_s) };
     Ok(asked_s.max(policy.heartbeat_min_s).min(policy.heartbeat_max_s))
 }
 
+fn seconds(request: &Request<'_>, key: &str) -> Result<Option<u16>, Refusal> {
+    let Some(text) = request.query_value(key)? else { return Ok(None) };
+    if text.is_empty() || !text.bytes().all(|octet| octet.is_ascii_digit()) {
+        let message = format!("{key} must be a whole number of seconds");
+        return Err(Refusal::new(400, "bad_request", message));
+    }
+    // Digits that overflow are a long time; the bound is the answer to that.
+    Ok(Some(text.parse().unwrap_or(u16::MAX)))
+}
+
 impl Opening {
-    /// The 101 response, whole (RFC 6455 4.2.2).
+    /// The 101 response to a WebSocket, whole (RFC 6455 4.2.2).
     pub fn response(&self) -> Bytes {
         let mut out = Vec::with_capacity(176);
         out.extend_from_slice(
@@ -233,16 +347,30 @@ pub fn refusal_response(refusal: &Refusal) -> Bytes {
     let error = serde_json::json!({"error": {"code": refusal.code, "message": refusal.message}});
     let mut fields = match refusal.status {
         401 => "Connection: close\r\nWWW-Authenticate: Bearer\r\n",
-        405 => "Connection: close\r\nAllow: GET\r\n",
         // RFC 9110 7.8: who sends Upgrade names it in Connection.
         426 => "Connection: close, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
         _ => "Connection: close\r\n",
     }
     .to_owned();
+    if refusal.status == 405 {
+        fields.push_str(&format!("Allow: {}\r\n", refusal.allow));
+    }
     if let Some(seconds) = refusal.retry_after_s {
         fields.push_str(&format!("Retry-After: {seconds}\r\n"));
     }
+    fields.push_str(&refusal.fields);
     response(refusal.status, &fields, "application/json", &error.to_string())
+}
+
+/// The answer to a preflight, whole; `fields` are those of `Origins::preflight_fields`.
+pub fn preflight_response(fields: &str) -> Bytes {
+    format!("HTTP/1.1 204 No Content\r\nConnection: close\r\nAllow: GET, OPTIONS\r\n{fields}\r\n").into()
+}
+
+/// A response without its body, as HEAD gets it (RFC 9110 9.3.2).
+pub fn head_of(response: &Bytes) -> Bytes {
+    let blank_line = response.windows(4).position(|octets| octets == b"\r\n\r\n");
+    response.slice(..blank_line.expect("a response of ours has a blank line") + 4)
 }
 
 /// A short answer (`healthz`, `readyz`) as a whole HTTP response with `Connection: close`.

@@ -60,10 +60,50 @@ fn the_send_backlog_holds_at_least_one_message() {
 }
 
 #[test]
+fn origins_are_written_as_browsers_send_them() {
+    let good = [
+        "",
+        "https://example.org",
+        "http://localhost:3000",
+        "http://127.0.0.1:8080,https://a-b.example",
+        "http://[::1]:5173",
+        "https://[2001:db8::1]",
+        "chrome-extension://abcdefghijklmnop",
+        "https://xn--bcher-kva.example:8443",
+    ];
+    let bad = [
+        "*",
+        "null",
+        "example.org",
+        "https://",
+        "://example.org",
+        "https://example.org/",
+        "https://example.org/path",
+        "https://Example.org",
+        "HTTPS://example.org",
+        "https://example.org:443",
+        "http://example.org:80",
+        "https://example.org:",
+        "https://example.org:0",
+        "https://example.org:065",
+        "https://example.org:65536",
+        "https://a:b:1",
+        "https://user@example.org",
+        "https://b\u{fc}cher.example",
+        "https://*.example.org",
+        "https://ok.example,https://bad.example/",
+    ];
+    bound("web.origins", &good, &bad);
+    let many = |count: usize| (0..count).map(|n| format!("https://o{n}")).collect::<Vec<_>>().join(",");
+    bound("web.origins", &[&many(1024)], &[&many(1025)]);
+}
+
+#[test]
 fn buffers_and_heads_have_sane_sizes() {
     bound("limits.head_bytes", &["64", "1MiB"], &["63", "1048577"]);
     bound("limits.target_bytes", &["1", "1MiB"], &["0", "1048577"]);
     bound("limits.socket_send_bytes", &["4KiB", "1073741823"], &["4095", "1GiB"]);
+    bound("limits.poll_bytes", &["1", "1GiB"], &["0", "1073741825"]);
     bound("control.reply_bytes", &["1", "1GiB"], &["0", "1073741825"]);
     bound("control.body_bytes", &["1", "1GiB"], &["0", "1073741825"]);
     bound("control.mailbox_bytes", &["1", "8GiB"], &["0"]);

@@ -1,9 +1,12 @@
 //! The protocols as their specifications tell them: no sockets, no clock, milliseconds.
 
 mod envelope;
+mod event_stream;
+mod long_poll;
 mod request;
 mod request_hostile;
 mod script;
 mod sequencer;
 mod session;
 mod websocket;
+mod whatwg;

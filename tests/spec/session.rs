@@ -3,8 +3,11 @@
 use bytes::Bytes;
 use corecast::message::Position;
 use corecast::wire::close::Refusal;
+use corecast::wire::origin::Origins;
 use corecast::wire::request::parse_head;
-use corecast::wire::session::{Opening, Policy, Route, Transport, plain_response, refusal_response, route};
+use corecast::wire::session::{
+    Opening, Policy, Route, Transport, head_of, plain_response, preflight_response, refusal_response, route,
+};
 use proptest::prelude::*;
 
 use super::request::LIMITS;
@@ -15,6 +18,7 @@ const POLICY: Policy = Policy {
     heartbeat_min_s: 10,
     heartbeat_max_s: 600,
     topics_max: 3,
+    origins: Origins::ANY,
     echo: true,
 };
 
@@ -66,26 +70,40 @@ fn contract_2_healthz_and_readyz_are_served_and_other_paths_are_404() {
     assert_eq!(routed(&POLICY, "GET /healthz HTTP/1.1", ""), Ok(Route::Health));
     assert_eq!(routed(&POLICY, "GET /healthz?x HTTP/1.0", ""), Ok(Route::Health));
     assert_eq!(routed(&POLICY, "GET /readyz HTTP/1.1", ""), Ok(Route::Ready));
-    for path in ["/", "/ws/", "/WS", "//ws", "/w%73", "/healthz/", "/sse"] {
+    for path in ["/", "/ws/", "/WS", "//ws", "/w%73", "/healthz/", "/sse/", "/SSE"] {
         assert_eq!(refused(&format!("GET {path} HTTP/1.1"), HANDSHAKE), (404, "not_found"), "{path}");
     }
 }
 
 #[test]
-fn contract_2_only_get_is_served() {
-    for method in ["POST", "HEAD", "PUT", "DELETE", "get", "PATCH"] {
-        for path in ["/ws", "/healthz", "/nothing"] {
-            let line = format!("{method} {path} HTTP/1.1");
-            assert_eq!(refused(&line, ""), (405, "method_not_allowed"), "{line}");
+fn contract_2_only_get_is_served_but_for_head_of_checks_and_options_of_what_pages_ask_for() {
+    let allow = |path: &str, method: &str| {
+        let refusal = routed(&POLICY, &format!("{method} {path} HTTP/1.1"), "").expect_err(path);
+        assert_eq!((refusal.status, refusal.code), (405, "method_not_allowed"), "{method} {path}");
+        refusal.allow
+    };
+    for method in ["POST", "PUT", "DELETE", "get", "PATCH", "CONNECT"] {
+        for path in ["/ws", "/echo", "/nothing", "/"] {
+            assert_eq!(allow(path, method), "GET");
         }
+        assert_eq!((allow("/healthz", method), allow("/readyz", method)), ("GET, HEAD", "GET, HEAD"));
+        assert_eq!((allow("/sse", method), allow("/poll", method)), ("GET, OPTIONS", "GET, OPTIONS"));
     }
+    for (path, method) in [("/ws", "HEAD"), ("/sse", "HEAD"), ("/poll", "HEAD"), ("/ws", "OPTIONS")] {
+        allow(path, method);
+    }
+    allow("/healthz", "OPTIONS");
     assert_eq!(refused("OPTIONS * HTTP/1.1", ""), (405, "method_not_allowed"));
+    assert_eq!(routed(&POLICY, "HEAD /healthz HTTP/1.1", ""), Ok(Route::Health));
+    assert_eq!(routed(&POLICY, "HEAD /readyz HTTP/1.0", ""), Ok(Route::Ready));
+    assert_eq!(routed(&POLICY, "OPTIONS /sse HTTP/1.1", ""), Ok(Route::Preflight(None)));
+    assert_eq!(routed(&POLICY, "OPTIONS /poll?x HTTP/1.1", ""), Ok(Route::Preflight(None)));
 }
 
 #[test]
 fn contract_2_a_request_with_a_body_is_refused() {
     for body in ["Content-Length: 1\r\n", "Transfer-Encoding: chunked\r\n"] {
-        for path in ["/ws", "/healthz", "/nothing"] {
+        for path in ["/ws", "/sse", "/poll", "/healthz", "/nothing"] {
             let line = format!("GET {path} HTTP/1.1");
             assert_eq!(refused(&line, &format!("{body}{HANDSHAKE}")), (400, "bad_request"), "{line} {body}");
         }
@@ -269,6 +287,170 @@ fn contract_2_since_is_a_position() {
     }
 }
 
+/// Opens `/sse` with a query and header lines: where it resumes, and whether it asked for what is no position.
+fn sse_resumes(query: &str, headers: &str) -> (Option<String>, bool) {
+    let opening = opened_by(&POLICY, &format!("/sse?{query}"), headers).unwrap();
+    assert_eq!(opening.transport, Transport::EventStream);
+    (opening.since.map(|since| since.to_string()), opening.lost)
+}
+
+#[test]
+fn contract_2_an_event_stream_has_the_query_of_a_websocket_and_needs_no_upgrade() {
+    let line = "/sse?user=u&topics=a,b&heartbeat=5";
+    let opening = opened_by(&POLICY, line, "").unwrap();
+    assert_eq!(opening.transport, Transport::EventStream);
+    assert_eq!(opening.user.as_ref().map(|user| user.as_str()), Some("u"));
+    assert_eq!((names(&opening), opening.heartbeat_s), (vec!["a", "b"], 10));
+    assert_eq!((opening.since, opening.lost), (None, false));
+    assert!(matches!(routed(&POLICY, "GET /sse HTTP/1.0", ""), Ok(Route::Open(_))));
+    assert_eq!(refused("GET /sse?user=a,b HTTP/1.1", ""), (400, "bad_user"));
+    assert_eq!(refused("GET /sse?topics=a,,b HTTP/1.1", ""), (400, "bad_topic"));
+}
+
+#[test]
+fn contract_2_an_event_stream_resumes_from_the_header_else_last_event_id_else_since() {
+    let at = |seq: u32| (Some(format!("000000a1-{seq}")), false);
+    let header = "Last-Event-ID: 000000a1-1\r\n";
+    assert_eq!(sse_resumes("since=000000a1-3&last_event_id=000000a1-2", header), at(1));
+    assert_eq!(sse_resumes("since=000000a1-3&last_event_id=000000a1-2", ""), at(2));
+    assert_eq!(sse_resumes("since=000000a1-3", ""), at(3));
+    assert_eq!(sse_resumes("since=000000a1-3&last_event_id=", "Last-Event-ID:\r\n"), at(3));
+}
+
+#[test]
+fn contract_2_a_malformed_event_id_is_a_gap_and_a_malformed_since_400() {
+    for header in ["x", "000000A1-1", "\u{e9}", "000000a1-1\r\nLast-Event-ID: 000000a1-2"] {
+        assert_eq!(sse_resumes("", &format!("Last-Event-ID: {header}\r\n")), (None, true), "{header}");
+    }
+    assert_eq!(sse_resumes("last_event_id=17", ""), (None, true));
+    assert_eq!(refused("GET /sse?since=17 HTTP/1.1", ""), (400, "bad_request"));
+}
+
+#[test]
+fn contract_2_a_poll_has_the_same_query_and_a_timeout() {
+    let poll = |query: &str| opened_by(&POLICY, &format!("/poll?{query}"), "").unwrap();
+    let opening = poll("user=u&topics=a&since=000000a1-18&heartbeat=1");
+    assert_eq!(opening.transport, Transport::LongPoll);
+    assert_eq!((opening.since, opening.keep_alive), (Some(Position { epoch: 0xa1, seq: 18 }), true));
+    for (asked, expected) in [("", 25), ("timeout=0", 0), ("timeout=300", 300), ("timeout=301", 300)] {
+        assert_eq!(poll(asked).heartbeat_s, expected, "{asked}");
+    }
+    assert_eq!(poll("timeout=99999999999999999999").heartbeat_s, 300);
+    for bad in ["timeout=", "timeout=x", "timeout=-1", "timeout=1.5", "heartbeat=x", "since=17"] {
+        assert_eq!(refused(&format!("GET /poll?{bad} HTTP/1.1"), ""), (400, "bad_request"), "{bad}");
+    }
+}
+
+#[test]
+fn rfc9112_9_3_a_poll_keeps_the_connection_in_http_1_1_unless_it_says_close() {
+    let keeps = |line: &str, headers: &str| match routed(&POLICY, line, headers).unwrap() {
+        Route::Open(opening) => opening.keep_alive,
+        other => panic!("{other:?}"),
+    };
+    assert!(keeps("GET /poll HTTP/1.1", ""));
+    assert!(!keeps("GET /poll HTTP/1.1", "Connection: x, Close\r\n"));
+    assert!(!keeps("GET /poll HTTP/1.0", "Connection: keep-alive\r\n"));
+}
+
+fn listed() -> Policy {
+    let origins = ["https://a.example", "http://localhost:3000"].map(str::to_owned);
+    Policy { origins: Origins::new(&origins), ..POLICY }
+}
+
+#[test]
+fn contract_2_an_origin_that_is_not_listed_is_403_on_every_transport() {
+    for origin in [
+        "null",
+        "https://b.example",
+        "http://a.example",
+        "https://a.example:8443",
+        "https://a.example.evil",
+        "https://A.example",
+        "",
+    ] {
+        for (path, headers) in [("/ws", HANDSHAKE), ("/echo", HANDSHAKE), ("/sse", ""), ("/poll", "")] {
+            let headers = format!("{headers}Origin: {origin}\r\n");
+            let refusal = routed(&listed(), &format!("GET {path} HTTP/1.1"), &headers).expect_err(origin);
+            assert_eq!((refusal.status, refusal.code), (403, "forbidden_origin"), "{path} {origin}");
+            assert_eq!(refusal.fields, "Vary: Origin\r\n");
+        }
+    }
+    let twice = "Origin: https://a.example\r\nOrigin: https://a.example\r\n";
+    let refusal = routed(&listed(), "GET /poll HTTP/1.1", twice).unwrap_err();
+    assert_eq!((refusal.status, refusal.code), (400, "bad_request"));
+}
+
+#[test]
+fn contract_2_a_listed_origin_and_a_request_without_one_pass_and_an_empty_list_is_any() {
+    for (path, headers) in [("/ws", HANDSHAKE), ("/sse", ""), ("/poll", "")] {
+        let origin = |policy: &Policy, line: &str| {
+            opened_by(policy, path, &format!("{headers}{line}")).unwrap().origin
+        };
+        assert_eq!(origin(&listed(), "Origin: http://localhost:3000\r\n"), Some(1));
+        assert_eq!(origin(&listed(), ""), None);
+        assert_eq!(origin(&POLICY, "Origin: https://b.example\r\n"), None);
+        assert_eq!(origin(&POLICY, "Origin: null\r\n"), None);
+    }
+}
+
+#[test]
+fn fetch_3_2_answers_and_refusals_say_which_page_may_read_them() {
+    let any = "Access-Control-Allow-Origin: *\r\n";
+    let one = "Access-Control-Allow-Origin: http://localhost:3000\r\nVary: Origin\r\n";
+    let origins = listed().origins;
+    assert_eq!(
+        (Origins::ANY.fields(None), origins.fields(None)),
+        (any.to_owned(), "Vary: Origin\r\n".to_owned())
+    );
+    assert_eq!(origins.fields(Some(1)), one);
+    let expose = "Access-Control-Expose-Headers: Retry-After\r\n";
+    for line in ["GET /sse?user=a,b HTTP/1.1", "POST /poll HTTP/1.1", "GET /poll?since=x HTTP/1.1"] {
+        assert_eq!(routed(&POLICY, line, "").unwrap_err().fields, format!("{any}{expose}"), "{line}");
+        let refusal = routed(&listed(), line, "Origin: http://localhost:3000\r\n").unwrap_err();
+        assert_eq!(refusal.fields, format!("{one}{expose}"), "{line}");
+        let (lines, _) = response(&refusal_response(&refusal));
+        assert!(
+            lines.contains(&"Access-Control-Allow-Origin: http://localhost:3000".to_owned()),
+            "{lines:?}"
+        );
+    }
+    assert_eq!(routed(&POLICY, "GET /ws HTTP/1.1", "").unwrap_err().fields, "");
+}
+
+#[test]
+fn fetch_3_2_a_preflight_is_204_with_what_a_page_may_send() {
+    for (policy, origin, id, allowed) in
+        [(&POLICY, "null", None, "*"), (&listed(), "https://a.example", Some(0), "https://a.example")]
+    {
+        let headers = format!("Origin: {origin}\r\nAccess-Control-Request-Method: GET\r\n");
+        assert_eq!(routed(policy, "OPTIONS /sse HTTP/1.1", &headers), Ok(Route::Preflight(id)));
+        let (lines, body) = response(&preflight_response(&policy.origins.preflight_fields(id)));
+        let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        lines[1..].sort_unstable();
+        assert_eq!(
+            lines,
+            [
+                "HTTP/1.1 204 No Content",
+                "Access-Control-Allow-Headers: Authorization, Cache-Control, Last-Event-ID",
+                "Access-Control-Allow-Methods: GET",
+                &format!("Access-Control-Allow-Origin: {allowed}"),
+                "Access-Control-Max-Age: 7200",
+                "Allow: GET, OPTIONS",
+                "Connection: close",
+                "Vary: Origin",
+            ]
+        );
+        assert_eq!(body, "");
+    }
+}
+
+#[test]
+fn rfc9110_9_3_2_head_is_the_answer_to_get_without_its_body() {
+    let whole = plain_response(200, "ok\n");
+    let head = head_of(&whole);
+    assert!(whole.starts_with(&head) && head.ends_with(b"Content-Length: 3\r\n\r\n"));
+}
+
 #[test]
 fn contract_2_heartbeat_is_seconds_clamped_to_the_bounds() {
     let cases = [
@@ -366,7 +548,7 @@ fn a_plain_answer_is_text_and_a_close() {
 
 proptest! {
     #[test]
-    fn any_query_is_served_or_refused_with_a_4xx(query in "[!-\"$-~]{0,60}", path in "/(ws|echo|healthz|x)") {
+    fn any_query_is_served_or_refused_with_a_4xx(query in "[!-\"$-~]{0,60}", path in "/(ws|sse|poll|echo|healthz|x)") {
         match routed(&POLICY, &format!("GET {path}?{query} HTTP/1.1"), HANDSHAKE) {
             Ok(Route::Open(opening)) => prop_assert!(opening.topics.len() <= POLICY.topics_max as usize),
             Ok(_) => {}

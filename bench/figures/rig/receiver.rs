@@ -126,6 +126,7 @@ impl Receiver {
             verify: false,
             checks: Vec::new(),
             back_off: BackOff::Never,
+            polls_again: false,
             work: Work::Hold,
             seed: 1,
         }

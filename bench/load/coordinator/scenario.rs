@@ -73,6 +73,7 @@ impl Scenario {
             verify: false,
             checks: Vec::new(),
             back_off: BackOff::Never,
+            polls_again: true,
             work: Work::Hold,
             seed: opening.seed,
         };

@@ -87,7 +87,14 @@ impl Worker {
     pub(super) fn begin_work(&mut self, at_ns: u64) {
         self.now_ns = cpu::now_ns();
         match self.scene.work.clone() {
-            Work::Hold => {}
+            Work::Hold => {
+                for index in 0..self.slots.len() {
+                    if self.slots[index].is(flag::SATED) {
+                        self.slots[index].clear(flag::SATED);
+                        self.poll(index);
+                    }
+                }
+            }
             Work::Request { pace, .. } => {
                 let (limit, interval_ns) = match pace {
                     Pace::Closed { requests } => (requests, None),

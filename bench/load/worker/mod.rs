@@ -361,7 +361,7 @@ impl Worker {
         slot.socket = None;
         slot.state = State::Idle;
         slot.generation = slot.generation.wrapping_add(1);
-        slot.clear(flag::CHUNKED | flag::UNTIL_CLOSE | flag::LAST_RESPONSE);
+        slot.clear(flag::SATED | flag::CHUNKED | flag::UNTIL_CLOSE | flag::LAST_RESPONSE);
         slot.keep_tracks();
         if was == State::Open {
             self.open -= 1;

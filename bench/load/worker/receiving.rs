@@ -439,10 +439,17 @@ impl Worker {
             if self.slots[index].state == State::Idle {
                 self.connect(index);
             }
+        } else if self.scene.polls_again {
+            self.poll(index);
         } else {
-            let request = self.opening_request(index);
-            self.write(index, &request);
+            slot.set(flag::SATED);
         }
+    }
+
+    /// Asks for what comes next.
+    pub(super) fn poll(&mut self, index: usize) {
+        let request = self.opening_request(index);
+        self.write(index, &request);
     }
 
     /// A message has come, by whatever transport.

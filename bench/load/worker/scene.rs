@@ -43,6 +43,7 @@ pub struct Scene {
     pub verify: bool,
     pub checks: Checks,
     pub back_off: BackOff,
+    pub polls_again: bool,
     pub work: Work,
     /// Connections are meant to stay: one that ends has been dropped.
     pub holds: bool,
@@ -66,6 +67,7 @@ impl Default for Scene {
             verify: false,
             checks: Checks::default(),
             back_off: BackOff::Never,
+            polls_again: true,
             work: Work::Hold,
             holds: true,
             message: None,
@@ -93,6 +95,7 @@ impl Scene {
             verify: plan.verify,
             checks: Checks::compile(&plan.checks)?,
             back_off: plan.back_off,
+            polls_again: plan.polls_again,
             holds: plan.targets.iter().all(|target| target.transport != Transport::Http),
             work: plan.work.clone(),
             message,

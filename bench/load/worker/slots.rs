@@ -43,6 +43,8 @@ pub mod flag {
     pub const UNTIL_CLOSE: u16 = 32;
     /// The connection ends with this response.
     pub const LAST_RESPONSE: u16 = 64;
+    /// Its poll was answered and it has not asked again.
+    pub const SATED: u16 = 256;
     /// In the list of those that can take the next request.
     pub const LISTED: u16 = 128;
 }

@@ -2,10 +2,15 @@
 //!
 //! Ready when it has said where it listens, never after a sleep. Waiting is for an event, with one
 //! deadline for all. Whatever happens to the test, the process and its files go; where the test failed,
-//! what the gateway said is printed. Next: `websocket` and `http` for the clients.
+//! what the gateway said is printed. Next: `websocket`, `event_stream`, `poll` and `http`
+//! for the clients.
 
+pub mod event_stream;
 pub mod http;
+pub mod poll;
 pub mod websocket;
+#[path = "../../spec/whatwg.rs"]
+mod whatwg;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -20,6 +25,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use event_stream::EventStream;
 use http::Response;
 use websocket::WebSocket;
 
@@ -168,6 +174,12 @@ impl Gateway {
         let hello = client.json();
         assert_eq!(hello["type"], "hello", "{hello}");
         (client, hello)
+    }
+
+    /// An event stream, its `retry` read; `query` is what follows `/sse?`.
+    #[track_caller]
+    pub fn stream(&self, query: &str) -> EventStream {
+        EventStream::open(self.address, &format!("/sse?{query}"), "")
     }
 
     /// Sends `request` on the client port and reads to the end of the connection.
