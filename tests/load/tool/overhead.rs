@@ -12,7 +12,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::bench::{alone, bench, start};
+use crate::bench::{alone, bench, beside, start};
 use crate::guest::eventually;
 use crate::planted::script::Script;
 use crate::planted::{Planted, To};
@@ -22,8 +22,8 @@ const CONNECTIONS: u64 = 100;
 const MESSAGES: u32 = 100;
 const BETWEEN_MESSAGES: Duration = Duration::from_millis(3);
 /// Pairs are measured for so long, while the tool listens for `--linger`.
-const MEASURING: Duration = Duration::from_secs(6);
-const LINGER: &str = "9s";
+const MEASURING: Duration = Duration::from_secs(5);
+const LINGER: &str = "8s";
 /// Header and payload of a message.
 const FRAME_BYTES: u64 = 4 + 256;
 
@@ -197,7 +197,7 @@ fn resident_bytes(url: &str, connections: u64) -> f64 {
 fn one_more_held_connection_costs_the_tool_at_most_200_bytes() {
     const FEW: u64 = 3000;
     const MANY: u64 = 9000;
-    let _machine = alone();
+    let _machine = beside();
     for path in ["/ws", "/sse", "/poll"] {
         let server = Planted::start(Script::default());
         let url = if path == "/ws" { server.ws(path) } else { server.http(path) };
