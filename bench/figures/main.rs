@@ -28,6 +28,7 @@ mod arrival;
 mod delivery;
 mod rig;
 mod space;
+mod streams;
 mod table;
 mod waiting;
 
@@ -74,10 +75,16 @@ enum Figure {
     Machine,
     /// User memory of one idle connection.
     Memory,
+    /// User memory of one idle event stream, and of one held poll.
+    Streams,
     /// Kernel memory of one idle connection beyond its socket.
     Kernel,
     /// CPU per delivered broadcast, one at a time.
     Fanout,
+    /// CPU per delivered broadcast to all transports.
+    Mixed,
+    /// Clients that come back and miss messages.
+    Resume,
     /// Deliveries per second, broadcasts as fast as they go.
     Saturated,
     /// Connections accepted and upgraded per second.
@@ -97,6 +104,9 @@ impl Figure {
         match self {
             Figure::Machine => Ok([delivery::machine(runs)?, arrival::machine(runs)?].concat()),
             Figure::Memory => space::memory(runs),
+            Figure::Streams => space::memory_by_transport(runs),
+            Figure::Mixed => streams::mixed(runs),
+            Figure::Resume => streams::resume(runs),
             Figure::Kernel => space::kernel(runs),
             Figure::Fanout => delivery::fanout(runs),
             Figure::Saturated => delivery::saturated(runs),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::memory;
 use crate::memory::{Resident, Slab, resident, settled, slab};
+use crate::plan::Transport;
 use crate::rig::Outcome;
 use crate::rig::baseline::Baseline;
 use crate::rig::process::{Gateway, Settings};
@@ -20,6 +21,17 @@ const SLACK_BYTES: u64 = 32 * 1024;
 /// starts at an idle gateway that has never served anybody, so it contains what the first client costs:
 /// code pages, stacks, the receive area.
 pub fn memory(runs: u32) -> Outcome<Vec<Reading>> {
+    memory_of("memory", &Role::Subscriber, 128.0, 160.0, runs)
+}
+
+/// The same for idle event streams and held polls.
+pub fn memory_by_transport(runs: u32) -> Outcome<Vec<Reading>> {
+    let streams = memory_of("memory.sse", &Role::By(Transport::EventStream), 144.0, 176.0, runs)?;
+    let polls = memory_of("memory.poll", &Role::By(Transport::LongPoll), 160.0, 192.0, runs)?;
+    Ok([&streams[..1], &polls[..1]].concat())
+}
+
+fn memory_of(name: &'static str, role: &Role, goal: f64, limit: f64, runs: u32) -> Outcome<Vec<Reading>> {
     let per_connection = |bytes: u64, before: u64| (bytes as f64 - before as f64) / f64::from(CONNECTIONS);
     let (mut rss, mut pss, mut anonymous, mut at_start) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..runs {
@@ -28,7 +40,7 @@ pub fn memory(runs: u32) -> Outcome<Vec<Reading>> {
         let read = || settled(SLACK_BYTES, || resident(pid), |reading: &Resident| reading.rss);
         let before = read()?;
         let mut receiver = Receiver::start(RECEIVER_CORE)?;
-        receiver.connect(gateway.address, CONNECTIONS, &Role::Subscriber)?;
+        receiver.connect(gateway.address, CONNECTIONS, role)?;
         let after = read()?;
         receiver.count()?;
         receiver.stop()?;
@@ -39,9 +51,9 @@ pub fn memory(runs: u32) -> Outcome<Vec<Reading>> {
         at_start.push(before.rss as f64 / 1024.0);
     }
     Ok(vec![
-        Reading::detail("memory", median(&rss), "B/connection", runs_note(&rss))
-            .goal(Bound::AtMost(128.0))
-            .limit(Bound::AtMost(160.0)),
+        Reading::detail(name, median(&rss), "B/connection", runs_note(&rss))
+            .goal(Bound::AtMost(goal))
+            .limit(Bound::AtMost(limit)),
         Reading::detail("memory.pss", median(&pss), "B/connection", runs_note(&pss)),
         Reading::detail(
             "memory.anonymous",

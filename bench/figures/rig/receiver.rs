@@ -8,9 +8,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::crew::{Crew, Shape};
-use crate::failure;
 use crate::plan::{BackOff, News, Order, Plan, Ramp, Target, Transport, Work};
 use crate::record::Counts;
+use crate::{cpu, failure};
 
 use super::Outcome;
 
@@ -26,6 +26,8 @@ pub enum Role {
     Subscriber,
     /// The same by another transport.
     By(Transport),
+    /// A `Subscriber` that was at this position.
+    Resuming(String),
     /// A connect and nothing more.
     Bare,
 }
@@ -90,17 +92,21 @@ impl Receiver {
 
     fn plan(&self, address: SocketAddr, count: u32, role: &Role) -> Plan {
         let (transport, path) = match role {
-            Role::Subscriber => (Transport::WebSocket, "/ws"),
+            Role::Subscriber | Role::Resuming(_) => (Transport::WebSocket, "/ws"),
             Role::By(transport @ Transport::EventStream) => (*transport, "/sse"),
             Role::By(transport @ Transport::LongPoll) => (*transport, "/poll"),
             Role::By(transport) => (*transport, "/ws"),
             Role::Bare => (Transport::Tcp, "/"),
         };
+        let since = match role {
+            Role::Resuming(position) => format!("&since={position}"),
+            _ => String::new(),
+        };
         let target = Target {
             transport,
             address,
             host: address.to_string(),
-            path: format!("{path}?user=u{{{{number:15}}}}&topics={TOPIC}&timeout=300"),
+            path: format!("{path}?user=u{{{{number:15}}}}&topics={TOPIC}&timeout=300{since}"),
             method: "GET".to_owned(),
             headers: Vec::new(),
             body: None,
@@ -130,6 +136,11 @@ impl Receiver {
             work: Work::Hold,
             seed: 1,
         }
+    }
+
+    /// Lets the polls that were answered ask again.
+    pub fn poll_again(&mut self) -> Outcome<()> {
+        self.crew.order(0, &Order::Begin { at_ns: cpu::now_ns() })
     }
 
     /// Asks to be told when `messages` have arrived since the start; does not wait. To be asked before

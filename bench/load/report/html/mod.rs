@@ -19,6 +19,9 @@ use crate::record::{Outcome, Timed};
 
 const FRAME: &str = include_str!("page.html");
 
+/// The last moment of the year 9999.
+const YEAR_9999_UNIX_MS: u64 = 253_402_300_799_999;
+
 /// What two runs are called.
 const RUNS: [&str; 2] = ["before", "after"];
 
@@ -119,7 +122,8 @@ fn run_head(name: &str, run: usize, report: &Report) -> String {
         "" => String::new(),
         name => format!("<h2><span class=\"swatch c{run}\"></span>{name}</h2>\n"),
     };
-    let started = UNIX_EPOCH + Duration::from_millis(report.started_unix_ms);
+    // The crate writes no date after the year 9999, and a report is a file that anyone may have edited.
+    let started = UNIX_EPOCH + Duration::from_millis(report.started_unix_ms.min(YEAR_9999_UNIX_MS));
     let started = humantime::format_rfc3339_seconds(started);
     format!(
         "<section class=\"run\">\n{heading}<p class=\"verdict {class}\"><strong>{mark}</strong> {verdict} \
@@ -302,6 +306,19 @@ mod tests {
         assert_eq!(page.matches("</script>").count(), FRAME.matches("</script>").count());
         assert!(!page.contains("<img") && !page.contains("<b>") && !page.contains("</script><!--"));
         assert!(page.contains("&lt;img</span>") && page.contains("onerror=alert(1)&gt;{{data}}"));
+    }
+
+    #[test]
+    fn a_report_with_nothing_in_it_is_a_page_all_the_same() {
+        let mut report = sample::fanout();
+        report.seconds.clear();
+        report.phases.clear();
+        report.times.clear();
+        report.outcomes.clear();
+        report.totals = crate::record::Counts::default();
+        report.started_unix_ms = u64::MAX;
+        assert!(page(&[&report]).contains("9999-12-31T23:59:59Z"));
+        assert!(page(&[&report, &sample::fanout()]).contains("BEFORE AND AFTER"));
     }
 
     #[test]
