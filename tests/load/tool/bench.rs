@@ -94,11 +94,6 @@ impl Running {
         kill_process(Pid::from_child(&self.child), Signal::KILL).unwrap();
     }
 
-    /// As Ctrl-C does: to the whole group.
-    pub fn interrupt(&self) {
-        kill_process_group(Pid::from_child(&self.child), Signal::INT).unwrap();
-    }
-
     /// Waits for its end.
     #[track_caller]
     pub fn ended(mut self) -> Run {

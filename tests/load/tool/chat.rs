@@ -10,7 +10,7 @@ fn chat(server: &Planted, shape: &str, to: &str) -> Run {
     let url = format!("{}&group=g{{{{group}}}}", server.ws("/chat"));
     let message = r#"{"to":"{{to}}","payload":"{{payload}}"}"#;
     let exact = [&*url, "--message", message, "--shape", shape, "--to", to];
-    bench("chat", &exact, "-c 20 --senders 5 --groups 4 -m 12 --rate 50/s --linger 700ms")
+    bench("chat", &exact, "-c 20 --senders 5 --groups 4 -m 12 --rate 50/s --linger 500ms")
 }
 
 /// With each shape: whom a message is for, and how many receive the 60 messages in all. A sender does not count

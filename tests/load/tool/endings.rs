@@ -69,16 +69,6 @@ fn every_close_is_answered() {
 }
 
 #[test]
-fn whoever_has_done_closes_with_1000() {
-    let _machine = beside();
-    let server = Planted::start(Script::default());
-    bench("hold", &[&server.ws("/ws")], "-c 25 --for 300ms").exits(0);
-    let planted = server.until("all have gone", |tally| tally.open() == 0);
-    let closed = planted.clients().filter(|seen| seen.close_from_client == Some(1000)).count();
-    assert_eq!(closed, 25);
-}
-
-#[test]
 fn each_wrong_handshake_is_counted_by_its_name() {
     let _machine = beside();
     let opening = |connections, how| Opening { connections, attempts: ALWAYS, how };

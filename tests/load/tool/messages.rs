@@ -36,9 +36,9 @@ fn nothing_planted_is_nothing_found() {
         // A poll's item is counted with the JSON around it.
         let around = if transport == "poll" { 500_000..700_000 } else { 2000 * 256..2000 * 256 + 1 };
         assert!(around.contains(&run.total("payload_bytes")), "{transport}: {}", run.said());
-        // 40 messages at 200 a second to 50 connections.
+        // 40 messages at 200 a second to 50 connections: never faster, and on a busy machine slower.
         let rate = run.report["rates"]["deliveries/s"].as_f64().unwrap();
-        assert!((7_000.0..11_000.0).contains(&rate), "{transport}: {rate} a second: {}", run.said());
+        assert!((1_000.0..10_300.0).contains(&rate), "{transport}: {rate} a second: {}", run.said());
         assert_eq!(run.timed("delivery"), 2000, "{transport}: {}", run.said());
         assert_eq!(run.report["open"], 50);
         assert_eq!(run.report["publisher"]["by"], "http");
@@ -53,7 +53,7 @@ fn every_message_that_was_dropped_is_lost_by_everybody() {
     let _machine = beside();
     for (transport, _) in RECEIVING {
         let server = Planted::start(Script { drops: 1000, ..Script::default() });
-        let run = fanout(&server, transport, "-c 5 -m 2500 --rate max --linger 1s");
+        let run = fanout(&server, transport, "-c 5 -m 2500 --rate max --linger 500ms");
         assert_eq!(server.tally().dropped, 2);
         run.exits(1);
         run.has(&[("messages", 5 * 2498), ("lost", 5 * 2), ("duplicated", 0), ("reordered", 0)]);
@@ -100,7 +100,7 @@ fn faults_of_every_kind_are_told_apart() {
     let _machine = beside();
     for (transport, _) in RECEIVING {
         let server = Planted::start(Script { drops: 18, doubles: 7, swaps: 13, ..Script::default() });
-        let run = fanout(&server, transport, "-c 10 -m 200 --rate max --linger 1s");
+        let run = fanout(&server, transport, "-c 10 -m 200 --rate max --linger 500ms");
         let planted = server.tally();
         assert_eq!((planted.dropped, planted.doubled, planted.swapped), (11, 25, 15));
         run.exits(1);
@@ -194,7 +194,7 @@ fn unicast_reaches_whom_it_is_for_and_losses_are_counted_per_user() {
         let url = url(&server, transport);
         let publish = format!("{}/{{{{user}}}}", server.publish_url());
         let exact = [&*url, "--publish", "http", "--publish-url", &publish];
-        let run = bench("unicast", &exact, "-c 25 -m 205 --rate max --linger 1s");
+        let run = bench("unicast", &exact, "-c 25 -m 205 --rate max --linger 500ms");
         let planted = server.tally();
         assert_eq!((planted.published, planted.dropped, planted.doubled), (205, 10, 2));
         // 100 and 200 fall on both, and what is dropped is not doubled.
