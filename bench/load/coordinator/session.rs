@@ -23,6 +23,9 @@ const ENDING: Duration = Duration::from_secs(60);
 /// How often a wait looks at the clock.
 const STEP: Duration = Duration::from_millis(50);
 
+/// How many of the messages that were counted are deliveries that were awaited.
+type Heard = Box<dyn Fn(&Counts) -> u64>;
+
 /// A run.
 pub struct Session {
     mode: &'static str,
@@ -39,7 +42,7 @@ pub struct Session {
     connect_s: f64,
     rates: Vec<(&'static str, f64)>,
     /// Deliveries that have to arrive in all, and how many of what was counted those are.
-    expected: Option<(u64, Box<dyn Fn(&Counts) -> u64>)>,
+    expected: Option<(u64, Heard)>,
 }
 
 impl Session {
