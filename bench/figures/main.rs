@@ -9,8 +9,10 @@
 #[allow(dead_code, reason = "the tool's, and it uses more of it")]
 #[path = "../load/cpu.rs"]
 mod cpu;
+#[allow(dead_code, reason = "the tool's, and it uses more of it")]
 #[path = "../load/coordinator/crew.rs"]
 mod crew;
+#[allow(dead_code, reason = "the tool's, and it uses more of it")]
 #[path = "../load/failure.rs"]
 mod failure;
 #[allow(dead_code, reason = "the tool's, and it uses more of it")]

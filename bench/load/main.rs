@@ -24,8 +24,10 @@
 
 mod arguments;
 mod coordinator;
+#[allow(dead_code, reason = "bench/figures uses more of it")]
 mod cpu;
 mod failure;
+#[allow(dead_code, reason = "bench/figures uses more of it")]
 mod memory;
 mod offline;
 mod plan;

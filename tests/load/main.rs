@@ -9,6 +9,7 @@ mod plan;
 #[allow(dead_code, reason = "the tool's, and it uses more of it")]
 #[path = "../../bench/load/record.rs"]
 mod record;
+#[allow(dead_code, reason = "the tool's, and it uses more of it")]
 #[path = "../../bench/load/request/mod.rs"]
 mod request;
 #[path = "../../bench/load/wire/mod.rs"]

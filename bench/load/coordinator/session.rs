@@ -14,7 +14,7 @@ use crate::failure::Unreachable;
 use crate::plan::{Expected, News, Order, Transport};
 use crate::record::{Counts, Error, Outcome, Timed};
 use crate::report::progress::{Goal, Progress};
-use crate::report::{self, Publisher, Report, host, summary, verdict};
+use crate::report::{self, Publisher, Report, advice, host, summary, verdict};
 use crate::server::{self, Server};
 use crate::{Failure, cpu, failure};
 
@@ -22,6 +22,9 @@ use crate::{Failure, cpu, failure};
 const ENDING: Duration = Duration::from_secs(60);
 /// How often a wait looks at the clock.
 const STEP: Duration = Duration::from_millis(50);
+
+/// How many of the messages that were counted are deliveries that were awaited.
+type Heard = Box<dyn Fn(&Counts) -> u64>;
 
 /// A run.
 pub struct Session {
@@ -39,7 +42,7 @@ pub struct Session {
     connect_s: f64,
     rates: Vec<(&'static str, f64)>,
     /// Deliveries that have to arrive in all, and how many of what was counted those are.
-    expected: Option<(u64, Box<dyn Fn(&Counts) -> u64>)>,
+    expected: Option<(u64, Heard)>,
 }
 
 impl Session {
@@ -142,8 +145,12 @@ impl Session {
         self.rate("connects/s", self.ledger.totals.opened as f64 / self.connect_s.max(1e-9));
         if self.ledger.totals.opened == 0 && self.nobody_is_there() {
             let address = self.scenario.plan.targets[0].address;
-            let why = self.ledger.outcomes.keys().next().map(ToString::to_string).unwrap_or_default();
-            return Err(Box::new(Unreachable(format!("nobody answers at {address}: {why}"))));
+            let outcome = self.ledger.outcomes.keys().next().copied();
+            let name = outcome.map(advice::name).unwrap_or_default();
+            let hint = outcome.and_then(advice::of);
+            let hint = hint.map(|advice| format!("\nlikely cause: {}\ntry: {}", advice.cause, advice.hint));
+            let text = format!("nobody answers at {address}: {name}{}", hint.unwrap_or_default());
+            return Err(Box::new(Unreachable(text)));
         }
         if let Some(server) = &mut self.server {
             server.connections_are_open(self.opened)?;

@@ -9,8 +9,6 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::stamp::{self, Stamp};
-
 /// Where the position to ask from next stands, as a JSON pointer (RFC 6901), unless told otherwise.
 pub const NEXT_POINTER: &str = "/next";
 
@@ -50,11 +48,6 @@ impl Answer<'_> {
             Messages::Whole(body) => (&[][..], Some(*body).filter(|body| !body.is_empty())),
         };
         ours.iter().map(|message| message.get().as_bytes()).chain(whole)
-    }
-
-    /// Each message's stamp, `None` for one without.
-    pub fn stamps(&self) -> impl Iterator<Item = Option<Stamp>> {
-        self.messages().map(stamp::find)
     }
 }
 

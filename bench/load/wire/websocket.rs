@@ -268,11 +268,6 @@ pub fn pong(out: &mut Vec<u8>, payload: &[u8], mask: [u8; 4]) {
     frame(out, Opcode::Pong, payload, mask);
 }
 
-/// Appends a close frame with that code and no reason.
-pub fn close(out: &mut Vec<u8>, code: u16, mask: [u8; 4]) {
-    frame(out, Opcode::Close, &code.to_be_bytes(), mask);
-}
-
 fn masked(out: &mut Vec<u8>, first: u8, payload: &[u8], mask: [u8; 4]) {
     out.push(first);
     match payload.len() {

@@ -66,15 +66,20 @@ impl Worker {
     pub(super) fn begin_opening(&mut self, plan: Plan) -> Result<(), Failure> {
         let under_way = self.scene.under_way;
         let first = if self.slots.is_empty() { plan.first } else { self.scene.first };
-        self.scene = Scene { under_way, first, ..Scene::new(&plan)? };
+        let weights: Vec<u32> = plan.targets.iter().map(|target| target.weight).collect();
+        // Connections that are open go on with the targets that they have.
+        let mut aims = std::mem::take(&mut self.scene.aims);
+        let aims_before = aims.len();
+        let scene = Scene::new(&plan)?;
+        aims.extend(scene.aims);
+        self.scene = Scene { under_way, first, aims, ..scene };
         self.random = super::Random::new(plan.seed ^ u64::from(plan.first) << 32);
         let (before, count) = (self.slots.len(), plan.count as usize);
         // Exactly: a vector that doubles holds twice what it needs.
         self.slots.reserve_exact(count);
-        let weights: Vec<u32> = self.scene.aims.iter().map(|aim| aim.weight).collect();
         for number in (0..plan.count).map(|number| plan.first + number) {
             let mut slot = Slot::new(number);
-            slot.target = targets::pick(&weights, number) as u16;
+            slot.target = (aims_before + targets::pick(&weights, number)) as u16;
             slot.behaviour = self.scene.behaviour(number);
             self.slots.push(slot);
         }

@@ -291,6 +291,9 @@ impl Worker {
         let mut used = 0;
         while let Some((event, length)) = event_stream::decode(&input[used..]) {
             used += length;
+            if event.is_empty() {
+                continue;
+            }
             if let Some(retry_ms) = event.retry_ms {
                 self.slots[index].deadline_ms = u32::try_from(retry_ms).unwrap_or(u32::MAX);
             }

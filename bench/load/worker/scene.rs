@@ -21,7 +21,6 @@ pub struct Aim {
     pub body: Option<Template>,
     pub subprotocol: Option<String>,
     pub greeting: Vec<Template>,
-    pub weight: u32,
     pub close: bool,
 }
 
@@ -137,7 +136,6 @@ fn aim(target: &Target) -> Result<Aim, Failure> {
         body: target.body.as_ref().map(parse).transpose()?,
         subprotocol: target.subprotocol.clone(),
         greeting: target.greeting.iter().map(parse).collect::<Result<_, _>>()?,
-        weight: target.weight,
         close: target.close,
     })
 }

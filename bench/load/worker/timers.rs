@@ -39,9 +39,4 @@ impl Timers {
         let Reverse((at_ns, index, generation, due)) = self.heap.pop()?;
         Some((index, generation, due, at_ns))
     }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.heap.clear();
-    }
 }

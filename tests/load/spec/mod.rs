@@ -12,6 +12,7 @@ mod long_poll;
 mod stamp;
 mod targets;
 mod template;
+mod values;
 mod variables;
 mod verify;
 mod websocket;

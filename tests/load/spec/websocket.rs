@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::{cuts, everywhere, fed, places};
 use crate::wire::websocket::{
-    BadFrame, Fault, Opcode, Refusal, accepted, close, close_code, decode, fragment, frame, header, pong,
+    BadFrame, Fault, Opcode, Refusal, accepted, close_code, decode, fragment, frame, header, pong,
     reconnect_after_ms, request,
 };
 
@@ -235,7 +235,7 @@ fn a_close_of_corecast_says_how_long_to_stay_away() {
 fn rfc6455_5_5_control_frames_of_a_client_are_masked_and_whole() {
     let mut out = Vec::new();
     pong(&mut out, b"hi", MASK);
-    close(&mut out, 1000, MASK);
+    frame(&mut out, Opcode::Close, &1000_u16.to_be_bytes(), MASK);
     let expected = [
         &[0x8a, 0x82][..],
         &MASK,
