@@ -258,13 +258,13 @@ impl Service {
         seen.opened_at.get_or_insert(at);
         match seen.role {
             Role::EventStream => {
-                link.put_octets(at, octets::stream_head(self.script.retry_ms));
+                link.put_octets(at, octets::stream_head(self.script.retry_ms, self.script.framing));
                 link.state = State::EventStream;
             }
             Role::LongPoll => {
                 let since = request.query("since").map(|since| octets::position(since).expect("ours"));
                 link.state = State::Poll(since.unwrap_or(self.log.end()));
-                return self.serve_poll(id, tally);
+                return self.serve_poll(id);
             }
             _ => {
                 let Some(key) = request.header("sec-websocket-key") else {
