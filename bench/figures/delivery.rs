@@ -32,15 +32,23 @@ struct Cost {
     /// How often the receiver fell asleep per 1,000 deliveries. Each time, a send has to wake it, and
     /// that is in `cpu_us`: a receiver that others keep from its core makes sending look cheap.
     sleeps: f64,
+    /// From the first push to the last receipt, per delivery, in µs.
+    took_us: f64,
 }
 
 /// Runs `rounds` and reads what they cost the process `sender`.
 fn cost(sender: u32, receiver: u32, rounds: u32, run: impl FnOnce() -> Outcome<()>) -> Outcome<Cost> {
     let (used_ns, sleeps) = (cpu::used_ns(sender)?, cpu::sleeps(receiver)?);
+    let began_ns = cpu::now_ns();
     run()?;
+    let took_ns = cpu::now_ns() - began_ns;
     let (used_ns, sleeps) = (cpu::used_ns(sender)? - used_ns, cpu::sleeps(receiver)? - sleeps);
     let deliveries = f64::from(rounds * SUBSCRIBERS);
-    Ok(Cost { cpu_us: used_ns as f64 / 1e3 / deliveries, sleeps: sleeps as f64 * 1e3 / deliveries })
+    Ok(Cost {
+        cpu_us: used_ns as f64 / 1e3 / deliveries,
+        sleeps: sleeps as f64 * 1e3 / deliveries,
+        took_us: took_ns as f64 / 1e3 / deliveries,
+    })
 }
 
 /// Costs as a reading, with the receiver's sleeps for a note.
@@ -221,6 +229,7 @@ pub fn fanout(runs: u32) -> Outcome<Vec<Reading>> {
     gateway.one_at_a_time(3)?;
     let (mut ratios, mut gateway_costs, mut bare_costs) = (Vec::new(), Vec::new(), Vec::new());
     let (mut batch_ratios, mut batch_costs) = (Vec::new(), Vec::new());
+    let mut completions = Vec::new();
     for _ in 0..runs * PAIRS {
         gateway.one_at_a_time(WARM_UP_ROUNDS)?;
         let ours = gateway.one_at_a_time(ROUNDS)?;
@@ -228,6 +237,7 @@ pub fn fanout(runs: u32) -> Outcome<Vec<Reading>> {
         let theirs = bare.one_at_a_time(ROUNDS, Way::Loop)?;
         let batches = bare.one_at_a_time(ROUNDS, Way::Batch)?;
         ratios.push(ours.cpu_us / theirs.cpu_us);
+        completions.push(ours.took_us / theirs.took_us);
         batch_ratios.push(batches.cpu_us / theirs.cpu_us);
         batch_costs.push(batches);
         gateway_costs.push(ours);
@@ -239,6 +249,7 @@ pub fn fanout(runs: u32) -> Outcome<Vec<Reading>> {
         Reading::detail("fanout", median(&ratios), "x send loop", runs_note(&ratios))
             .goal(Bound::AtMost(0.9))
             .limit(Bound::AtMost(1.05)),
+        Reading::detail("fanout.completion", median(&completions), "x send loop", runs_note(&completions)),
         Reading::detail("fanout.bare_batch", median(&batch_ratios), "x send loop", runs_note(&batch_ratios)),
         cost_reading("fanout.gateway", &gateway_costs),
         cost_reading("fanout.send_loop", &bare_costs),

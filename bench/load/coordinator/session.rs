@@ -93,7 +93,8 @@ impl Session {
         within: Duration,
         mut until: impl FnMut(&Ledger, Option<(u16, &News)>) -> Option<T>,
     ) -> Result<Option<T>, Failure> {
-        let deadline_ns = cpu::now_ns().saturating_add(within.as_nanos() as u64);
+        let within_ns = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
+        let deadline_ns = cpu::now_ns().saturating_add(within_ns);
         loop {
             let left = Duration::from_nanos(deadline_ns.saturating_sub(cpu::now_ns()));
             let news = self.crew.news(left.min(STEP))?;

@@ -206,7 +206,10 @@ impl Worker {
         }
         if self.now_ns >= self.next_sweep_ns {
             self.next_sweep_ns = self.now_ns + SWEEP_NS;
-            self.sweep();
+            // A million that only wait are not looked at.
+            if self.scene.under_way > 0 || self.asking.is_running() {
+                self.sweep();
+            }
         }
         if self.now_ns >= self.next_second_ns {
             self.next_second_ns = next_second(self.now_ns);
