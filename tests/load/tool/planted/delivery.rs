@@ -69,7 +69,7 @@ impl Service {
     fn serve(&mut self, message: Message, tally: &mut Tally) {
         let position = self.log.end();
         self.log.messages.push(message.clone());
-        let frame = Frames::of(&message, position, &self.script);
+        let frames = Frames::of(&message, position, &self.script);
         let concerned = |link: &Link| is_for(&message, link);
         let ids: Vec<usize> =
             self.links.iter().filter(|(_, link)| concerned(link)).map(|(id, _)| *id).collect();
@@ -77,12 +77,12 @@ impl Service {
             let link = self.links.get_mut(&id).unwrap();
             match link.state {
                 State::Poll(_) => self.serve_poll(id),
-                State::EventStream => link.put_message(&message, frame.event.clone(), &self.script),
+                State::EventStream => link.put_message(&message, frames.event.clone(), &self.script),
                 State::WebSocket(Purpose::Subscriber | Purpose::Chat) => {
                     let seen = &mut tally.connections[id];
                     link.put_ping(message.number, &self.script, seen);
-                    link.put_pings(vec![BETWEEN.to_vec(); frame.pings], seen);
-                    link.put_message(&message, frame.websocket.clone(), &self.script);
+                    link.put_pings(vec![BETWEEN.to_vec(); frames.pings], seen);
+                    link.put_message(&message, frames.websocket.clone(), &self.script);
                 }
                 _ => continue,
             }
