@@ -18,13 +18,11 @@ use crate::planted::DEADLINE;
 static MACHINE: RwLock<()> = RwLock::new(());
 
 /// Nothing else runs meanwhile.
-#[must_use]
 pub fn alone() -> RwLockWriteGuard<'static, ()> {
     MACHINE.write().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Runs beside others of its kind.
-#[must_use]
 pub fn beside() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

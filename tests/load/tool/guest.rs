@@ -65,6 +65,10 @@ impl Guest {
         ["stdout", "stderr"].map(|name| String::from_utf8_lossy(&read(name)).into_owned()).concat()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it is still there.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::bench::{Run, bench, beside};
 use crate::planted::Planted;
-use crate::planted::script::{Script, Writing};
+use crate::planted::script::{Framing, Script, Writing};
 use crate::planted::tally::Role;
 
 /// Every transport that receives, with its path.
@@ -146,6 +146,27 @@ fn single_octets_and_fragments_with_pings_between_are_whole_messages() {
             server.until("every ping is answered", |tally| tally.sum(|seen| seen.pongs) == 400);
         }
     }
+}
+
+#[test]
+fn streams_and_polls_in_chunks_are_whole_messages() {
+    let _machine = beside();
+    for transport in ["sse", "poll"] {
+        let server = Planted::start(Script { framing: Framing::Chunks, drops: 25, ..Script::default() });
+        let run = fanout(&server, transport, "-c 10 -m 60 --rate 200/s --linger 500ms");
+        run.has(&[("messages", 10 * 58), ("lost", 10 * 2), ("duplicated", 0), ("reordered", 0)]);
+        run.has(&[("unstamped", 0), ("dropped", 0)]);
+    }
+}
+
+#[test]
+fn polls_that_end_their_connection_each_time_lose_nothing() {
+    let _machine = beside();
+    let server = Planted::start(Script { framing: Framing::UntilClose, ..Script::default() });
+    let run = fanout(&server, "poll", "-c 10 -m 60 --rate 200/s");
+    run.exits(0);
+    run.has(&[("messages", 600), ("lost", 0), ("duplicated", 0), ("dropped", 0), ("failed", 0)]);
+    assert!(server.tally().clients().count() > 100, "a connection for each answer");
 }
 
 #[test]

@@ -62,6 +62,9 @@ fn a_hold_lasts_as_long_as_it_was_told_to() {
         let held = seen.ended.unwrap().0 - seen.opened_at.unwrap();
         assert!(held >= Duration::from_millis(1500) && held < Duration::from_millis(3000), "{held:?}");
     }
+    // A line a second while it runs.
+    let lines = run.stderr.lines().filter(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit()));
+    assert!((1..=3).contains(&lines.count()), "{}", run.stderr);
     let phases: Vec<&str> = run.report["phases"]
         .as_array()
         .unwrap()

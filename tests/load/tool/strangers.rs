@@ -150,11 +150,18 @@ fn python_websockets_echoes_in_both_loops() {
 #[test]
 fn python_websockets_broadcasts_and_nothing_is_lost() {
     let _machine = beside();
-    let (_guest, listen, publish) = websockets();
+    let (guest, listen, publish) = websockets();
     let url = format!("ws://127.0.0.1:{listen}/listen");
     let exact = [&*url, "--publish", "http", "--publish-url", &format!("http://127.0.0.1:{publish}/")];
-    let run = bench("fanout", &exact, "-c 30 -m 100 --rate 200/s");
+    let run = bench("fanout", &exact, &format!("-c 30 -m 100 --rate 200/s --pid {}", guest.pid()));
     run.exits(0);
+    // What it cost Python, by the kernel's account.
+    let cost = &run.report["server"];
+    let figure = |name: &str| cost[name].as_f64().unwrap_or_else(|| panic!("no {name}: {cost}"));
+    assert_eq!((&cost["pid"], cost["name"].as_str().is_some()), (&guest.pid().into(), true), "{cost}");
+    assert!(figure("rss_open_bytes") > 5e6 && figure("work_cpu_s") > 0.01, "{cost}");
+    let per_million = figure("work_cpu_s") / 3000.0 * 1e6;
+    assert!((figure("cpu_s_per_million") / per_million - 1.0).abs() < 0.01, "{cost}");
     run.has(&[("opened", 30), ("messages", 3000), ("payload_bytes", 3000 * 256)]);
     run.has(&[("lost", 0), ("duplicated", 0), ("reordered", 0), ("unstamped", 0)]);
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::To;
 use super::link::{Link, Purpose, State, What};
 use super::octets::{self, BETWEEN};
-use super::script::{Script, Writing, falls_on};
+use super::script::{End, Framing, Script, Writing, falls_on};
 use super::service::Service;
 use super::tally::{Seen, Tally};
 
@@ -69,20 +69,20 @@ impl Service {
     fn serve(&mut self, message: Message, tally: &mut Tally) {
         let position = self.log.end();
         self.log.messages.push(message.clone());
-        let frame = Frames::of(&message, position, &self.script);
+        let frames = Frames::of(&message, position, &self.script);
         let concerned = |link: &Link| is_for(&message, link);
         let ids: Vec<usize> =
             self.links.iter().filter(|(_, link)| concerned(link)).map(|(id, _)| *id).collect();
         for id in ids {
             let link = self.links.get_mut(&id).unwrap();
             match link.state {
-                State::Poll(_) => self.serve_poll(id, tally),
-                State::EventStream => link.put_message(&message, frame.event.clone(), &self.script),
+                State::Poll(_) => self.serve_poll(id),
+                State::EventStream => link.put_message(&message, frames.event.clone(), &self.script),
                 State::WebSocket(Purpose::Subscriber | Purpose::Chat) => {
                     let seen = &mut tally.connections[id];
                     link.put_ping(message.number, &self.script, seen);
-                    link.put_pings(vec![BETWEEN.to_vec(); frame.pings], seen);
-                    link.put_message(&message, frame.websocket.clone(), &self.script);
+                    link.put_pings(vec![BETWEEN.to_vec(); frames.pings], seen);
+                    link.put_message(&message, frames.websocket.clone(), &self.script);
                 }
                 _ => continue,
             }
@@ -92,19 +92,21 @@ impl Service {
     }
 
     /// Answers a held poll, where there is something for it.
-    pub(super) fn serve_poll(&mut self, id: usize, tally: &mut Tally) {
-        let _ = tally;
+    pub(super) fn serve_poll(&mut self, id: usize) {
         let link = self.links.get_mut(&id).unwrap();
         let State::Poll(since) = link.state else { return };
         let found: Vec<(usize, &Message)> =
             (since..).zip(self.log.messages.iter().skip(since)).filter(|(_, it)| is_for(it, link)).collect();
         let Some((_, last)) = found.last() else { return };
         let items: Vec<(usize, &[u8])> = found.iter().map(|(at, message)| (*at, &*message.payload)).collect();
-        let octets = octets::poll_answer(&items, self.log.end());
+        let octets = octets::poll_answer(&items, self.log.end(), self.script.framing);
         link.state = State::Head;
         link.queued += found.len() as u64;
         let due = Instant::now() + (self.script.delay)(last.number, link.number);
         link.put(due, What::Octets { octets: octets.into(), from: 0, messages: found.len() as u64 });
+        if self.script.framing == Framing::UntilClose {
+            link.put(due, What::End(End::Silent));
+        }
     }
 }
 
@@ -132,7 +134,8 @@ impl Frames {
             Writing::Fragments(count) => octets::fragments(opcode, &message.payload, count),
             _ => (octets::frame(true, opcode, &message.payload), 0),
         };
-        Self { websocket: websocket.into(), pings, event: octets::event(position, &message.payload).into() }
+        let event = octets::streamed(&octets::event(position, &message.payload), script.framing);
+        Self { websocket: websocket.into(), pings, event: event.into() }
     }
 }
 

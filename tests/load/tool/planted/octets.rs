@@ -159,10 +159,31 @@ pub fn switching(key: &str) -> Vec<u8> {
 }
 
 /// The head of an event stream without an end, and its `retry:`.
-pub fn stream_head(retry_ms: Option<u64>) -> Vec<u8> {
+pub fn stream_head(retry_ms: Option<u64>, framing: Framing) -> Vec<u8> {
+    let until = if framing == Framing::Chunks { "Transfer-Encoding: chunked" } else { "Connection: close" };
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{until}\r\n\r\n");
     let retry = retry_ms.map_or(String::new(), |ms| format!("retry: {ms}\n\n"));
-    format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n{retry}")
-        .into_bytes()
+    [head.into_bytes(), streamed(retry.as_bytes(), framing)].concat()
+}
+
+/// A part of an event stream: in chunks of 1, 2, 3 ... octets where it comes in chunks.
+pub fn streamed(octets: &[u8], framing: Framing) -> Vec<u8> {
+    if framing == Framing::Chunks { chunks(octets) } else { octets.to_vec() }
+}
+
+fn chunks(mut rest: &[u8]) -> Vec<u8> {
+    let mut octets = Vec::new();
+    for size in 1.. {
+        let (chunk, after) = rest.split_at(size.min(rest.len()));
+        if chunk.is_empty() {
+            break;
+        }
+        octets.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+        octets.extend(chunk);
+        octets.extend(b"\r\n");
+        rest = after;
+    }
+    octets
 }
 
 /// An event at `position`.
@@ -173,14 +194,14 @@ pub fn event(position: usize, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The answer of a poll: messages with their positions, and where to go on.
-pub fn poll_answer(messages: &[(usize, &[u8])], next: usize) -> Vec<u8> {
+pub fn poll_answer(messages: &[(usize, &[u8])], next: usize, framing: Framing) -> Vec<u8> {
     let items = messages.iter().map(|(position, payload)| {
         let data = String::from_utf8_lossy(payload);
         serde_json::json!({"position": format!("planted-{position}"), "data": data})
     });
     let items: Vec<_> = items.collect();
     let body = serde_json::json!({"next": format!("planted-{next}"), "gap": false, "messages": items});
-    response(200, &[], body.to_string().as_bytes(), Framing::Length)
+    response(200, &[], body.to_string().as_bytes(), framing)
 }
 
 /// The position behind `since`, which `poll_answer` gave.
@@ -205,17 +226,8 @@ pub fn response(status: u16, headers: &[(&str, String)], body: &[u8], framing: F
         }
         Framing::Chunks => {
             octets.extend(b"Transfer-Encoding: chunked\r\n\r\n");
-            let mut rest = body;
-            for size in 1.. {
-                let (chunk, after) = rest.split_at(size.min(rest.len()));
-                octets.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
-                octets.extend(chunk);
-                octets.extend(b"\r\n");
-                if chunk.is_empty() {
-                    break;
-                }
-                rest = after;
-            }
+            octets.extend(chunks(body));
+            octets.extend(b"0\r\n\r\n");
         }
     }
     octets

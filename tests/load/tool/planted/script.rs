@@ -40,7 +40,7 @@ pub struct Script {
     pub openings: Vec<Opening>,
     /// Requests and echoes that are not answered as they should be; the first that falls on a request is it.
     pub answers: Vec<(Every, Answer)>,
-    /// How long the body of a plain response is told to be.
+    /// How the bodies of plain responses, of polls and of event streams are framed.
     pub framing: Framing,
     /// `retry:` at the beginning of an event stream, in milliseconds.
     pub retry_ms: Option<u64>,

@@ -1,4 +1,5 @@
-//! The server's thread: one epoll, a clock for what is late, and the log of messages.
+//! The server's thread: one epoll, a clock for what is late, connections and their handshakes. Next:
+//! `delivery` for messages, `answering` for requests.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
@@ -16,7 +17,7 @@ use socket2::SockRef;
 use super::delivery::Log;
 use super::link::{Flow, Link, Purpose, State, What};
 use super::octets::{self, Request};
-use super::script::{End, Framing, Greeting, Script};
+use super::script::{End, Ending, Framing, Greeting, Script};
 use super::tally::{Asked, Ended, Role, Seen, Tally};
 use super::{Command, Shared, To};
 
@@ -258,13 +259,13 @@ impl Service {
         seen.opened_at.get_or_insert(at);
         match seen.role {
             Role::EventStream => {
-                link.put_octets(at, octets::stream_head(self.script.retry_ms));
+                link.put_octets(at, octets::stream_head(self.script.retry_ms, self.script.framing));
                 link.state = State::EventStream;
             }
             Role::LongPoll => {
                 let since = request.query("since").map(|since| octets::position(since).expect("ours"));
                 link.state = State::Poll(since.unwrap_or(self.log.end()));
-                return self.serve_poll(id, tally);
+                return self.serve_poll(id);
             }
             _ => {
                 let Some(key) = request.header("sec-websocket-key") else {
@@ -312,9 +313,7 @@ impl Service {
 
     pub(super) fn end_where_planted(&mut self, id: usize) {
         let link = &self.links[&id];
-        let due = |ending: &&super::script::Ending| {
-            ending.connections.contains(&link.number) && ending.after == link.queued
-        };
+        let due = |ending: &&Ending| ending.connections.contains(&link.number) && ending.after == link.queued;
         if let Some(ending) = self.script.endings.iter().find(due) {
             self.end(id, ending.how);
         }
