@@ -21,7 +21,7 @@ use crate::stats::CloseReason;
 use crate::wire::close::Refusal;
 use crate::wire::request::{Request, parse_head};
 use crate::wire::session::{self, Opening, Policy, Route, Transport};
-use crate::wire::{envelope, event_stream};
+use crate::wire::{demo, envelope, event_stream};
 
 /// First wait after an accept error, and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(50);
@@ -185,6 +185,7 @@ impl Shard {
             Ok(Route::Ready) if self.is_draining() => refuse(self, index, &self.draining(index)),
             Ok(Route::Health) => self.answer(index, &request, session::plain_response(200, "ok\n")),
             Ok(Route::Ready) => self.answer(index, &request, session::plain_response(200, "ready\n")),
+            Ok(Route::Demo) => self.answer_demo(index, &request),
             Ok(Route::Preflight(origin)) => {
                 let fields = policy.origins.preflight_fields(origin);
                 self.answer(index, &request, session::preflight_response(&fields));
@@ -448,6 +449,15 @@ impl Shard {
     fn answer(&mut self, index: u32, request: &Request<'_>, response: Bytes) {
         let response = if request.method == "HEAD" { session::head_of(&response) } else { response };
         self.finish(index, CloseReason::Answered, Answer::Http(response));
+    }
+
+    /// Queued in two pieces: nobody needs a copy of the page.
+    fn answer_demo(&mut self, index: u32, request: &Request<'_>) {
+        self.queue(index, demo::head());
+        if request.method == "GET" {
+            self.queue(index, Bytes::from_static(demo::PAGE.as_bytes()));
+        }
+        self.finish(index, CloseReason::Answered, Answer::Queued);
     }
 }
 

@@ -2,16 +2,13 @@
 //! headless Chromium listen.
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
+use crate::harness::guest::{Guest, INSTALL, chromium_arguments};
 use crate::harness::{DEADLINE, Gateway};
-
-const INSTALL: &str = "install it with tests/gateway/install-clients.sh";
 
 /// What is answered to curl on the control socket.
 fn curl(gateway: &Gateway, arguments: &[&str]) -> Value {
@@ -37,24 +34,6 @@ fn push_with_curl(gateway: &Gateway) {
     };
     assert_eq!(raw("text/plain", "plain é", "user/alice")["connections"], 1);
     assert_eq!(raw("application/octet-stream", "octets", "topic/news")["connections"], 1);
-}
-
-/// A process that ends with the test, and its children with it.
-struct Guest(Child);
-
-impl Guest {
-    fn spawn(command: &mut Command) -> Self {
-        let name = command.get_program().to_owned();
-        let spawned = command.process_group(0).stdin(Stdio::null()).stderr(Stdio::null()).spawn();
-        Self(spawned.unwrap_or_else(|error| panic!("{name:?}: {error}; {INSTALL}")))
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
-        let _ = self.0.wait();
-    }
 }
 
 #[test]
@@ -97,7 +76,9 @@ fn contract_2_python_websockets_gets_what_curl_pushes() {
     let gateway = Gateway::start(&[]);
     let mut events = gateway.events("types=uplink,disconnect");
     let url = format!("ws://{}/ws?user=alice&topics=news", gateway.address);
-    let mut guest = Guest::spawn(Command::new(python()).args(["-c", PYTHON, &url]).stdout(Stdio::piped()));
+    let mut guest = Guest::spawn(
+        Command::new(python()).args(["-c", PYTHON, &url]).stdin(Stdio::null()).stdout(Stdio::piped()),
+    );
     let mut lines = BufReader::new(guest.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert_eq!(lines.next().as_deref(), Some("open"));
     push_with_curl(&gateway);
@@ -132,13 +113,13 @@ socket.onclose = event => {
 
 /// Chromium on `page`, with a profile of its own beside it.
 fn chromium(page: &Path) -> Guest {
+    let directory = page.parent().unwrap();
     let mut command = Command::new("chromium");
     command
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .arg("--disable-dev-shm-usage")
-        .arg(format!("--user-data-dir={}", page.with_file_name("profile").display()))
+        .args(chromium_arguments(directory))
         .arg(format!("file://{}", page.display()))
+        .env("TMPDIR", directory)
+        .stdin(Stdio::null())
         .stdout(Stdio::null());
     Guest::spawn(&mut command)
 }
