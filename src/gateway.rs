@@ -60,7 +60,7 @@ pub fn serve(config: Config) -> Result<(), Fatal> {
     let (signals, signals_in) = flume::unbounded();
     listen_to_signals(signals).map_err(|error| Fatal::thread_start("signals", error))?;
     let shards = control::Shards { mailboxes, owner };
-    announce(&addresses, &path, threads.len());
+    announce(&addresses, &path, threads.len(), config.web.demo);
     run_control(socket, config, epoch, shards, gate, reports_in, signals_in)?;
     for thread in threads {
         // A shard that failed has aborted the process (Rule 6): what is left is the ordinary end.
@@ -221,9 +221,12 @@ fn listen_to_signals(signals: flume::Sender<Signal>) -> io::Result<()> {
 }
 
 /// Says what listens where, and gives a push to try.
-fn announce(addresses: &[SocketAddr], path: &Path, shards: usize) {
+fn announce(addresses: &[SocketAddr], path: &Path, shards: usize, demo: bool) {
     for address in addresses {
         eprintln!("corecast: clients   ws://{address}/ws?user=alice&topics=news   ({shards} shards)");
+    }
+    if let Some(address) = addresses.first().filter(|_| demo) {
+        eprintln!("corecast: demo      http://{address}/");
     }
     eprintln!("corecast: control   {}", path.display());
     let default: PathBuf = control::default_path(Path::new(""));

@@ -175,6 +175,8 @@ pub struct Auth {
 pub struct Web {
     /// Origins whose pages may connect, as `https://example.org`; empty is any.
     pub origins: Vec<String>,
+    /// Serve the demo page, `GET /`.
+    pub demo: bool,
     /// Serve `GET /echo`, on loopback listeners.
     pub echo: bool,
     /// Serve `GET /echo` on every listener.

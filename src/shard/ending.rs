@@ -51,7 +51,7 @@ pub(super) enum Answer {
         /// The close code in it.
         code: Option<u16>,
     },
-    /// What is queued already, the answer to a poll, and nothing after it.
+    /// What is queued already, the answer to a poll or the demo page, and nothing after it.
     Queued,
     /// Nothing: the peer has gone.
     Nothing,

@@ -21,13 +21,13 @@ use crate::stats::CloseReason;
 use crate::wire::close::Refusal;
 use crate::wire::request::{Request, parse_head};
 use crate::wire::session::{self, Opening, Policy, Route, Transport};
-use crate::wire::{envelope, event_stream};
+use crate::wire::{demo, envelope, event_stream};
 
 /// First wait after an accept error, and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// An event stream that breaks comes back after this long and up to as long again, spread by slot.
-const RETRY_CLIENT_MS: u32 = 1000;
+const STREAM_RETRY_MS: u32 = 1000;
 
 /// `limits.connects_per_second` as a token bucket with a burst of two seconds.
 #[derive(Debug)]
@@ -185,6 +185,7 @@ impl Shard {
             Ok(Route::Ready) if self.is_draining() => refuse(self, index, &self.draining(index)),
             Ok(Route::Health) => self.answer(index, &request, session::plain_response(200, "ok\n")),
             Ok(Route::Ready) => self.answer(index, &request, session::plain_response(200, "ready\n")),
+            Ok(Route::Demo) => self.answer_demo(index, &request),
             Ok(Route::Preflight(origin)) => {
                 let fields = policy.origins.preflight_fields(origin);
                 self.answer(index, &request, session::preflight_response(&fields));
@@ -327,7 +328,7 @@ impl Shard {
                 // Only where nothing is sent again: an id ahead of a replay would have what the client did
                 // not get of it skipped when it comes back.
                 let at = resume.is_none_or(|resume| resume.replayed == 0).then(|| self.stands_at(index));
-                let retry_ms = RETRY_CLIENT_MS + spread(index, RETRY_CLIENT_MS);
+                let retry_ms = STREAM_RETRY_MS + spread(index, STREAM_RETRY_MS);
                 let mut answer = event_stream::head(&self.settings.policy.origins.fields(opening.origin));
                 answer += &event_stream::begin(retry_ms, at.filter(|_| !gap));
                 if gap {
@@ -448,6 +449,15 @@ impl Shard {
     fn answer(&mut self, index: u32, request: &Request<'_>, response: Bytes) {
         let response = if request.method == "HEAD" { session::head_of(&response) } else { response };
         self.finish(index, CloseReason::Answered, Answer::Http(response));
+    }
+
+    /// Queued in two pieces: nobody needs a copy of the page.
+    fn answer_demo(&mut self, index: u32, request: &Request<'_>) {
+        self.queue(index, demo::head());
+        if request.method == "GET" {
+            self.queue(index, Bytes::from_static(demo::PAGE.as_bytes()));
+        }
+        self.finish(index, CloseReason::Answered, Answer::Queued);
     }
 }
 

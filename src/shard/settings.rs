@@ -81,6 +81,7 @@ impl Settings {
                 topics_max: limits.topics_per_connection,
                 origins: origins.clone(),
                 echo: false,
+                demo: config.web.demo,
             },
             echo: (config.web.echo, config.web.echo && config.web.echo_public),
             topics_max: limits.topics_per_connection as usize,

@@ -4,6 +4,7 @@
 //! the same output. Used by `shard` (clients) and by `control` (the request head parser).
 
 pub mod close;
+pub mod demo;
 pub mod envelope;
 pub mod event_stream;
 pub mod long_poll;

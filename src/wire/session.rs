@@ -75,6 +75,8 @@ pub struct Policy {
     pub origins: Origins,
     /// Whether `GET /echo` is served on this listener.
     pub echo: bool,
+    /// Whether `GET /` is the demo page.
+    pub demo: bool,
 }
 
 /// What a request comes to.
@@ -86,6 +88,8 @@ pub enum Route {
     Health,
     /// `GET /readyz`: 200, or 503 while the gateway drains.
     Ready,
+    /// `GET /`: the demo page.
+    Demo,
     /// `OPTIONS` of what a page may ask for: 204.
     Preflight(Option<OriginId>),
 }
@@ -105,6 +109,10 @@ pub fn route(request: &Request<'_>, policy: &Policy) -> Result<Route, Refusal> {
         "/healthz" | "/readyz" => {
             check_method(request, "GET, HEAD")?;
             Ok(if request.path == "/healthz" { Route::Health } else { Route::Ready })
+        }
+        "/" if policy.demo => {
+            check_method(request, "GET, HEAD")?;
+            Ok(Route::Demo)
         }
         path => {
             check_method(request, "GET")?;

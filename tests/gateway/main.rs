@@ -5,6 +5,7 @@
 
 mod cli;
 mod control;
+mod demo;
 mod drain;
 mod echo;
 mod event_streams;

@@ -2,16 +2,13 @@
 //! headless Chromium listen.
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
+use crate::harness::guest::{Guest, INSTALL, chromium_arguments};
 use crate::harness::{DEADLINE, Gateway};
-
-const INSTALL: &str = "install it with tests/gateway/install-clients.sh";
 
 /// What is answered to curl on the control socket.
 fn curl(gateway: &Gateway, arguments: &[&str]) -> Value {
@@ -37,24 +34,6 @@ fn push_with_curl(gateway: &Gateway) {
     };
     assert_eq!(raw("text/plain", "plain é", "user/alice")["connections"], 1);
     assert_eq!(raw("application/octet-stream", "octets", "topic/news")["connections"], 1);
-}
-
-/// A process that ends with the test, and its children with it.
-struct Guest(Child);
-
-impl Guest {
-    fn spawn(command: &mut Command) -> Self {
-        let name = command.get_program().to_owned();
-        let spawned = command.process_group(0).stdin(Stdio::null()).stderr(Stdio::null()).spawn();
-        Self(spawned.unwrap_or_else(|error| panic!("{name:?}: {error}; {INSTALL}")))
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
-        let _ = self.0.wait();
-    }
 }
 
 #[test]
@@ -97,7 +76,9 @@ fn contract_2_python_websockets_gets_what_curl_pushes() {
     let gateway = Gateway::start(&[]);
     let mut events = gateway.events("types=uplink,disconnect");
     let url = format!("ws://{}/ws?user=alice&topics=news", gateway.address);
-    let mut guest = Guest::spawn(Command::new(python()).args(["-c", PYTHON, &url]).stdout(Stdio::piped()));
+    let mut guest = Guest::spawn(
+        Command::new(python()).args(["-c", PYTHON, &url]).stdin(Stdio::null()).stdout(Stdio::piped()),
+    );
     let mut lines = BufReader::new(guest.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert_eq!(lines.next().as_deref(), Some("open"));
     push_with_curl(&gateway);
@@ -132,13 +113,13 @@ socket.onclose = event => {
 
 /// Chromium on `page`, with a profile of its own beside it.
 fn chromium(page: &Path) -> Guest {
+    let directory = page.parent().unwrap();
     let mut command = Command::new("chromium");
     command
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .arg("--disable-dev-shm-usage")
-        .arg(format!("--user-data-dir={}", page.with_file_name("profile").display()))
+        .args(chromium_arguments(directory))
         .arg(format!("file://{}", page.display()))
+        .env("TMPDIR", directory)
+        .stdin(Stdio::null())
         .stdout(Stdio::null());
     Guest::spawn(&mut command)
 }
@@ -166,4 +147,47 @@ fn contract_2_chromium_gets_what_curl_pushes() {
         ["close", 1000, "enough", true],
     ]);
     assert_eq!(events.next()["data"], expected);
+}
+
+/// Tells what its EventSource sees, one uplink for each, over a WebSocket of its own.
+const STREAM_PAGE: &str = r#"<!doctype html><meta charset="utf-8"><script>
+const socket = new WebSocket("ws://ADDRESS/ws?user=report", ["corecast.v1"]);
+const tell = data => socket.send(JSON.stringify({type: "uplink", data}));
+socket.onopen = () => {
+  const stream = new EventSource("http://ADDRESS/sse?user=alice&topics=news");
+  stream.onopen = () => tell(["open"]);
+  stream.onmessage = event => tell([event.lastEventId, event.data]);
+  stream.addEventListener("price", event => tell([event.lastEventId, "price " + event.data]));
+  stream.addEventListener("corecast.gap", event => tell(["gap"]));
+  stream.addEventListener("corecast.close", event => tell(["close", JSON.parse(event.data).code]));
+};
+fetch("http://ADDRESS/poll?user=alice&timeout=0", {headers: {Authorization: "Bearer x"}});
+</script>"#;
+
+#[test]
+fn contract_2_chromiums_event_source_comes_back_by_itself_and_misses_nothing() {
+    let gateway = Gateway::start(&[]);
+    let mut events = gateway.events("types=uplink");
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("page.html");
+    std::fs::write(&page, STREAM_PAGE.replace("ADDRESS", &gateway.address.to_string())).unwrap();
+    let _guest = chromium(&page);
+    let mut told = || events.next_within(3 * DEADLINE)["data"].clone();
+    assert_eq!(told(), json!(["open"]));
+    let push = |body: Value| curl(&gateway, &["-d", &body.to_string(), "http://localhost/v1/push"]);
+    let first = push(json!({"to": {"user": "alice"}, "data": "a\n  b", "kind": "text"}));
+    assert_eq!(told(), json!([first["position"], "a\n  b"]));
+    let second = push(json!({"to": {"topic": "news"}, "data": 1, "event": "price"}));
+    assert_eq!(told(), json!([second["position"], "price 1"]));
+    // Sent away, and pushed to while it waits for its `retry`.
+    curl(&gateway, &["-X", "DELETE", "http://localhost/v1/users/alice?code=4000"]);
+    let missed: Vec<Value> = (0..3).map(|n| push(json!({"to": {"topic": "news"}, "data": n}))).collect();
+    assert_eq!(missed[0]["connections"], 0);
+    assert_eq!(told(), json!(["close", 4000]));
+    assert_eq!(told(), json!(["open"]));
+    for (n, pushed) in missed.iter().enumerate() {
+        assert_eq!(told(), json!([pushed["position"], n.to_string()]));
+    }
+    // The page's poll with a header of its own was preflighted, and answered.
+    assert!(gateway.totals()["polls_answered"].as_u64() >= Some(1));
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use corecast::message::Position;
 use corecast::wire::close::Refusal;
+use corecast::wire::demo;
 use corecast::wire::origin::Origins;
 use corecast::wire::request::parse_head;
 use corecast::wire::session::{
@@ -20,6 +21,7 @@ const POLICY: Policy = Policy {
     topics_max: 3,
     origins: Origins::ANY,
     echo: true,
+    demo: false,
 };
 
 /// Every line that a handshake needs, one to be left out or changed.
@@ -70,7 +72,7 @@ fn contract_2_healthz_and_readyz_are_served_and_other_paths_are_404() {
     assert_eq!(routed(&POLICY, "GET /healthz HTTP/1.1", ""), Ok(Route::Health));
     assert_eq!(routed(&POLICY, "GET /healthz?x HTTP/1.0", ""), Ok(Route::Health));
     assert_eq!(routed(&POLICY, "GET /readyz HTTP/1.1", ""), Ok(Route::Ready));
-    for path in ["/", "/ws/", "/WS", "//ws", "/w%73", "/healthz/", "/sse/", "/SSE"] {
+    for path in ["/", "/?x", "/index.html", "/ws/", "/WS", "//ws", "/w%73", "/healthz/", "/sse/", "/SSE"] {
         assert_eq!(refused(&format!("GET {path} HTTP/1.1"), HANDSHAKE), (404, "not_found"), "{path}");
     }
 }
@@ -98,6 +100,29 @@ fn contract_2_only_get_is_served_but_for_head_of_checks_and_options_of_what_page
     assert_eq!(routed(&POLICY, "HEAD /readyz HTTP/1.0", ""), Ok(Route::Ready));
     assert_eq!(routed(&POLICY, "OPTIONS /sse HTTP/1.1", ""), Ok(Route::Preflight(None)));
     assert_eq!(routed(&POLICY, "OPTIONS /poll?x HTTP/1.1", ""), Ok(Route::Preflight(None)));
+}
+
+#[test]
+fn contract_2_the_demo_page_is_served_where_it_is_on() {
+    let policy = Policy { demo: true, ..POLICY };
+    assert_eq!(routed(&policy, "GET / HTTP/1.1", ""), Ok(Route::Demo));
+    assert_eq!(routed(&policy, "HEAD /?user=ann HTTP/1.0", ""), Ok(Route::Demo));
+    let refusal = routed(&policy, "POST / HTTP/1.1", "").unwrap_err();
+    assert_eq!((refusal.status, refusal.allow), (405, "GET, HEAD"));
+    assert_eq!(routed(&policy, "GET / HTTP/1.1", "Content-Length: 1\r\n").unwrap_err().status, 400);
+    assert_eq!(routed(&policy, "GET // HTTP/1.1", "").unwrap_err().status, 404);
+}
+
+/// What could fetch something, or send somebody away.
+#[test]
+fn contract_2_the_demo_page_names_nothing_outside_itself() {
+    let head = String::from_utf8(demo::head().to_vec()).unwrap();
+    assert!(head.ends_with(&format!("\r\nContent-Length: {}\r\n\r\n", demo::PAGE.len())), "{head}");
+    for outside in ["http:", "https:", "//cdn", "src=", "url(", "@import", "import(", "innerHTML"] {
+        assert!(!demo::PAGE.contains(outside), "{outside}");
+    }
+    let links = demo::PAGE.matches("href=").count();
+    assert_eq!((links, demo::PAGE.matches("href=\"data:,\"").count()), (1, 1));
 }
 
 #[test]

@@ -143,8 +143,10 @@ impl Worker {
         }
         // What is left to say goes out before the socket does.
         self.coordinator.set_nonblocking(false)?;
-        self.coordinator.write_all(&self.news)?;
-        Ok(())
+        match self.coordinator.write_all(&self.news) {
+            Err(error) if !is_gone(&error) => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Waits for events or for what is due next, and handles both.
@@ -254,6 +256,11 @@ impl Worker {
                 }
                 Ok(read) => self.orders.extend_from_slice(&self.buffer[..read]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                // It has gone without having read everything.
+                Err(error) if is_gone(&error) => {
+                    self.ended = true;
+                    break;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -306,6 +313,10 @@ impl Worker {
             match self.coordinator.write(&self.news) {
                 Ok(written) => drop(self.news.drain(..written)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if is_gone(&error) => {
+                    self.ended = true;
+                    self.news.clear();
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -490,6 +501,11 @@ impl Worker {
             rare.others.clear();
         }
     }
+}
+
+/// Whether the coordinator has ended: nobody is left to tell.
+fn is_gone(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
 fn next_second(now_ns: u64) -> u64 {

@@ -3,9 +3,12 @@
 //! Ready when it has said where it listens, never after a sleep. Waiting is for an event, with one
 //! deadline for all. Whatever happens to the test, the process and its files go; where the test failed,
 //! what the gateway said is printed. Next: `websocket`, `event_stream`, `poll` and `http`
-//! for the clients.
+//! for the clients, `browser` and `guest` for those of others.
 
+pub mod browser;
+pub mod cable;
 pub mod event_stream;
+pub mod guest;
 pub mod http;
 pub mod poll;
 pub mod websocket;
