@@ -5,6 +5,7 @@
 use std::fs;
 use std::num::NonZeroU64;
 
+use nix::time::ClockId;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
 
@@ -49,14 +50,12 @@ pub fn sleeps(pid: u32) -> Result<u64, Failure> {
 
 /// Nanoseconds on the clock that all processes of this machine share (CLOCK_MONOTONIC).
 pub fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    read_ns(ClockId::CLOCK_MONOTONIC)
 }
 
 /// CPU that this thread has used so far, in nanoseconds.
 pub fn thread_used_ns() -> u64 {
-    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    used.tv_sec as u64 * 1_000_000_000 + used.tv_nsec as u64
+    read_ns(ClockId::CLOCK_THREAD_CPUTIME_ID)
 }
 
 /// Raises the descriptor limit as far as it goes; children inherit it.
@@ -73,6 +72,12 @@ pub fn descriptor_limit() -> u64 {
 
 /// Nanoseconds of the Unix epoch (CLOCK_REALTIME).
 pub fn unix_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    read_ns(ClockId::CLOCK_REALTIME)
+}
+
+/// Through nix and not rustix, which panics on a kernel whose vDSO lacks `getcpu` (rustix 1.1 in User Mode
+/// Linux).
+fn read_ns(clock: ClockId) -> u64 {
+    let now = clock.now().expect("every Linux has these clocks");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }

@@ -5,11 +5,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use tempfile::TempDir;
 
 use crate::plan::{News, Order};
@@ -64,7 +66,8 @@ impl Crew {
             if !cores.is_empty() {
                 command.args(["--pin", &cores.join(",")]);
             }
-            let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+            // Out of our process group: Ctrl-C is for us, and the report comes from them.
+            let child = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
             crew.children.push(child.map_err(|error| failure!("{}: {error}", program.display()))?);
         }
         crew.meet(&listener, usize::from(shape.processes * shape.threads))?;
@@ -183,7 +186,7 @@ impl Crew {
         let open: Vec<usize> = (0..self.links.len()).filter(|&link| !self.links[link].ended).collect();
         let mut ready: Vec<PollFd<'_>> =
             open.iter().map(|&link| PollFd::new(&self.links[link].stream, PollFlags::IN)).collect();
-        rustix::event::poll(&mut ready, Some(&timespec(within)))?;
+        poll(&mut ready, within)?;
         let ready: Vec<usize> = open
             .iter()
             .zip(&ready)
@@ -242,16 +245,19 @@ impl Link {
     }
 }
 
-fn timespec(duration: Duration) -> Timespec {
-    Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: i64::from(duration.subsec_nanos()) }
+/// Waits; a signal may end the wait early, and its handler has done the rest.
+fn poll(polls: &mut [PollFd<'_>], within: Duration) -> Result<(), Failure> {
+    let within = Timespec { tv_sec: within.as_secs() as i64, tv_nsec: i64::from(within.subsec_nanos()) };
+    match rustix::event::poll(polls, Some(&within)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn wait_readable(listener: &UnixListener, within: Duration) -> Result<(), Failure> {
-    rustix::event::poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&timespec(within)))?;
-    Ok(())
+    poll(&mut [PollFd::new(listener, PollFlags::IN)], within)
 }
 
 fn wait_for(stream: &UnixStream, flags: PollFlags, within: Duration) -> Result<(), Failure> {
-    rustix::event::poll(&mut [PollFd::new(stream, flags)], Some(&timespec(within)))?;
-    Ok(())
+    poll(&mut [PollFd::new(stream, flags)], within)
 }

@@ -115,10 +115,11 @@ fn publish(
         return session.finish(Some(publisher));
     };
     let by = publishing.by;
-    let (unicast, last, stamped) = (job.users.is_some(), job.messages as u32, job.stamped);
-    let due = if unicast { job.messages } else { job.messages * session.ledger().open() };
+    let (unicast, stamped) = (job.users.is_some(), job.stamped);
+    let receivers = if unicast { 1 } else { session.ledger().open() };
     let published = drive(&mut session, job, way, publishing.linger)?;
     let publisher = Publisher { by: format!("{by:?}").to_lowercase(), ..published.publisher };
+    let last = published.sent;
     receive_the_rest(&mut session, unicast.then_some(&published.per_user), last, publishing.linger)?;
     session.catch_up(false)?;
     let ledger = session.ledger();
@@ -130,7 +131,7 @@ fn publish(
     if stamped {
         session.expect(PUBLISHER, last, &published.per_user)?;
     } else {
-        session.expect_deliveries(due, move |totals| totals.messages - before);
+        session.expect_deliveries(u64::from(last) * receivers, move |totals| totals.messages - before);
     }
     session.finish(Some(publisher))
 }
@@ -145,8 +146,9 @@ fn drive(
     let lockstep = job.rate == Rate::Lockstep;
     let (go, going) = mpsc::channel();
     let (done, ended) = mpsc::channel();
+    let interrupted = session.interrupted();
     std::thread::spawn(move || {
-        let outcome = publisher::run(&job, way.as_mut(), &going);
+        let outcome = publisher::run(&job, way.as_mut(), &going, &interrupted);
         // Nobody waits any more only when the run has failed.
         let _ = done.send(outcome);
     });
@@ -214,8 +216,9 @@ fn receive_the_rest(
         missing -= usize::from(matches!(news, Some((_, News::Received { .. }))));
         (missing == 0).then_some(())
     };
-    session.wait(linger, received)?;
-    session.go_on(AFTERMATH)
+    // Even of a run that was interrupted: what is on its way is not lost.
+    session.wait_out(linger, received)?;
+    session.wait_out(AFTERMATH, |_, _| None::<()>).map(drop)
 }
 
 /// `echo`

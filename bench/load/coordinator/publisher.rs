@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub const PUBLISHER: u16 = 1;
 const WINDOW: usize = 1024;
 /// How long a push waits that was answered `busy`: nobody tells when there is room again.
 const BUSY_WAIT: Duration = Duration::from_micros(500);
+/// How soon a publisher that sleeps notices that it is interrupted.
+const INTERRUPT_STEP: Duration = Duration::from_millis(100);
 /// Longest wait for the response to an HTTP publish.
 const RESPONSE: Duration = Duration::from_secs(30);
 
@@ -56,6 +59,8 @@ pub struct Job {
 pub struct Published {
     /// For the report.
     pub publisher: Publisher,
+    /// Messages that went out.
+    pub sent: u32,
     /// Before the first.
     pub started_ns: u64,
     /// Last sequence number of each user; empty when all got everything.
@@ -84,19 +89,29 @@ pub fn way(publishing: &Publishing, unicast: bool) -> Result<Option<Box<dyn Way>
     })
 }
 
-/// Publishes everything. In lockstep each message but the first waits for a word through `go`.
-pub fn run(job: &Job, way: &mut dyn Way, go: &Receiver<()>) -> Result<Published, Failure> {
+/// Publishes everything, unless interrupted. In lockstep each message but the first waits for a word through
+/// `go`.
+pub fn run(
+    job: &Job,
+    way: &mut dyn Way,
+    go: &Receiver<()>,
+    interrupted: &AtomicBool,
+) -> Result<Published, Failure> {
     cpu::wake_on_time()?;
     let mut tally = Publisher::default();
     let mut per_user = vec![0; job.users.unwrap_or(0) as usize];
     let mut random = crate::worker::Random::new(job.seed);
-    let started_ns = cpu::now_ns();
+    let (started_ns, mut sent) = (cpu::now_ns(), 0);
     for number in 0..job.messages {
         let due_ns = match job.rate {
             Rate::PerSecond(rate) => started_ns + (number as f64 * 1e9 / rate) as u64,
             Rate::Max | Rate::Lockstep => cpu::now_ns(),
         };
-        sleep_until(due_ns);
+        sleep_until(due_ns, interrupted);
+        if interrupted.load(Ordering::Relaxed) {
+            break;
+        }
+        sent = number as u32 + 1;
         let (user, seq) = match job.users {
             None => (0, number as u32 + 1),
             Some(users) => {
@@ -123,13 +138,16 @@ pub fn run(job: &Job, way: &mut dyn Way, go: &Receiver<()>) -> Result<Published,
     }
     way.settle(&mut tally)?;
     tally.took_s = (cpu::now_ns() - started_ns) as f64 / 1e9;
-    Ok(Published { publisher: tally, started_ns, per_user })
+    Ok(Published { publisher: tally, sent, started_ns, per_user })
 }
 
-fn sleep_until(due_ns: u64) {
-    let now_ns = cpu::now_ns();
-    if due_ns > now_ns {
-        std::thread::sleep(Duration::from_nanos(due_ns - now_ns));
+fn sleep_until(due_ns: u64, interrupted: &AtomicBool) {
+    loop {
+        let left = Duration::from_nanos(due_ns.saturating_sub(cpu::now_ns()));
+        if left.is_zero() || interrupted.load(Ordering::Relaxed) {
+            return;
+        }
+        std::thread::sleep(left.min(INTERRUPT_STEP));
     }
 }
 

@@ -4,7 +4,11 @@
 //! `wait`, so that seconds are shown and deltas added up while anything is waited for.
 
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::crew::Crew;
 use super::ledger::Ledger;
@@ -43,6 +47,8 @@ pub struct Session {
     rates: Vec<(&'static str, f64)>,
     /// Deliveries that have to arrive in all, and how many of what was counted those are.
     expected: Option<(u64, Heard)>,
+    /// By a signal: what was meant to go on ends.
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Session {
@@ -62,6 +68,12 @@ impl Session {
             }
         }
         let server = output.pid.map(Server::watch).transpose()?;
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            // The first ends the run and leaves a report; the second ends the tool at once.
+            signal_hook::flag::register_conditional_shutdown(signal, 130, interrupted.clone())?;
+            signal_hook::flag::register(signal, interrupted.clone())?;
+        }
         let crew = Crew::start(&std::env::current_exe()?, &scenario.shape)?;
         let started_ns = cpu::now_ns();
         Ok(Self {
@@ -78,6 +90,7 @@ impl Session {
             connect_s: 0.0,
             rates: Vec::new(),
             expected: None,
+            interrupted,
         })
     }
 
@@ -87,10 +100,30 @@ impl Session {
         self.progress.phase(name, goal);
     }
 
-    /// Handles news until `until` has what it waits for, or `within` is over: then `None`.
+    /// Handles news until `until` has what it waits for, or `within` is over, or the run is interrupted: then
+    /// `None`.
     pub fn wait<T>(
         &mut self,
         within: Duration,
+        until: impl FnMut(&Ledger, Option<(u16, &News)>) -> Option<T>,
+    ) -> Result<Option<T>, Failure> {
+        let interrupted = self.interrupted.clone();
+        self.wait_unless(within, || interrupted.load(Ordering::Relaxed), until)
+    }
+
+    /// The same, interrupted or not.
+    pub fn wait_out<T>(
+        &mut self,
+        within: Duration,
+        until: impl FnMut(&Ledger, Option<(u16, &News)>) -> Option<T>,
+    ) -> Result<Option<T>, Failure> {
+        self.wait_unless(within, || false, until)
+    }
+
+    fn wait_unless<T>(
+        &mut self,
+        within: Duration,
+        given_up: impl Fn() -> bool,
         mut until: impl FnMut(&Ledger, Option<(u16, &News)>) -> Option<T>,
     ) -> Result<Option<T>, Failure> {
         let within_ns = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
@@ -108,10 +141,15 @@ impl Session {
             if let Some(found) = until(&self.ledger, news) {
                 return Ok(Some(found));
             }
-            if left.is_zero() {
+            if left.is_zero() || given_up() {
                 return Ok(None);
             }
         }
+    }
+
+    /// Set once the run is interrupted, for the publisher.
+    pub fn interrupted(&self) -> Arc<AtomicBool> {
+        self.interrupted.clone()
     }
 
     /// Lets the run go on for a while.
@@ -190,7 +228,7 @@ impl Session {
             left -= u16::from(matches!(news, Some((_, News::Told))));
             (left == 0).then_some(())
         };
-        self.wait(ENDING, told)?.ok_or_else(|| failure!("the workers do not answer"))
+        self.wait_out(ENDING, told)?.ok_or_else(|| failure!("the workers do not answer"))
     }
 
     /// Gives all workers an order.
@@ -253,13 +291,16 @@ impl Session {
     /// Ends the workers, writes and prints the report; gives the exit status.
     pub fn finish(mut self, publisher: Option<Publisher>) -> Result<u8, Failure> {
         let open = self.ledger.open();
+        if self.interrupted.load(Ordering::Relaxed) {
+            self.progress.note("interrupted: the report is of what was done so far");
+        }
         self.crew.order_all(&Order::End)?;
         let mut left = self.crew.size();
         let done = |_: &Ledger, news: Option<(u16, &News)>| {
             left -= u16::from(matches!(news, Some((_, News::Done))));
             (left == 0).then_some(())
         };
-        self.wait(ENDING, done)?.ok_or_else(|| failure!("the workers do not come to their end"))?;
+        self.wait_out(ENDING, done)?.ok_or_else(|| failure!("the workers do not come to their end"))?;
         let now_ns = cpu::now_ns();
         self.ledger.end_phase(now_ns);
         if let Some(second) = self.ledger.close_rest(now_ns) {
