@@ -87,6 +87,11 @@ impl Running {
         self.child.id()
     }
 
+    /// Sends its first process a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
     /// Kills its first process, and nothing else.
     pub fn kill(&self) {
         kill_process(Pid::from_child(&self.child), Signal::KILL).unwrap();

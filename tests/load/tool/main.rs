@@ -7,6 +7,7 @@ mod planted;
 mod behaviours;
 mod chat;
 mod endings;
+mod interrupted;
 mod latency;
 mod messages;
 mod opening;
