@@ -141,6 +141,27 @@ fn unsafe_stands_in_one_file() {
 }
 
 #[test]
+fn what_only_the_load_generator_needs_does_not_reach_the_gateway() {
+    let cargo: toml::Table =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap().parse().unwrap();
+    let is_optional =
+        |value: &toml::Value| value.get("optional").and_then(toml::Value::as_bool) == Some(true);
+    // Unit tests may use what is there for tests.
+    let of_tests = cargo["dev-dependencies"].as_table().unwrap();
+    let crates = cargo["dependencies"].as_table().unwrap().iter();
+    let crates = crates.filter(|(name, value)| is_optional(value) && !of_tests.contains_key(*name));
+    let crates: Vec<String> = crates.map(|(name, _)| name.replace('-', "_")).collect();
+    assert!(!crates.is_empty(), "the load generator has crates of its own: say where they stand now");
+    let mut broken = Vec::new();
+    for source in sources(&["src"]) {
+        for name in &crates {
+            broken.extend(words(&source.code, name).map(|at| at_line(&source, at, name)));
+        }
+    }
+    assert_none("the gateway names no crate of the load generator", broken);
+}
+
+#[test]
 fn no_file_is_longer_than_600_lines_and_no_function_than_70() {
     let mut broken = Vec::new();
     for source in sources(ALL) {
