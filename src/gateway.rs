@@ -141,11 +141,14 @@ type ShardThread = ExecutorJoinHandle<io::Result<()>>;
 fn start_shard(parts: Parts, cpu: usize) -> Result<ShardThread, Fatal> {
     let name = format!("shard {}", parts.number);
     let (started, is_started) = flume::bounded(1);
-    let thread = LocalExecutorBuilder::new(Placement::Fixed(cpu))
+    // Pinned by us: `Placement::Fixed` reads the CPUs from /sys and panics where that is masked or empty, as
+    // in some containers and in User Mode Linux (glommio 0.9).
+    let thread = LocalExecutorBuilder::new(Placement::Unbound)
         .name(&format!("shard-{}", parts.number))
         .io_memory(EXECUTOR_IO_BYTES)
         .ring_depth(EXECUTOR_RING_ENTRIES)
         .spawn(move || async move {
+            pin(cpu)?;
             let shard = Shard::new(parts)?;
             let _ = started.send(());
             shard.run().await
@@ -160,6 +163,13 @@ fn start_shard(parts: Parts, cpu: usize) -> Result<ShardThread, Fatal> {
         Ok(Ok(())) => io::ErrorKind::Other.into(),
     };
     Err(Fatal::thread_start(&name, error))
+}
+
+/// Keeps this thread on one CPU.
+fn pin(cpu: usize) -> io::Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
 fn io_error(error: GlommioError<()>) -> io::Error {

@@ -1,7 +1,7 @@
 //! What a shard takes from the heap once it is warm: nothing.
 
-use crate::load::Outcome;
-use crate::load::lone_shard::LoneShard;
+use crate::rig::Outcome;
+use crate::rig::lone_shard::LoneShard;
 use crate::table::{Bound, Reading};
 
 const SHARD_CORE: usize = 0;

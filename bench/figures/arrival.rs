@@ -1,10 +1,9 @@
 //! Connections in: accepted and upgraded per second, against a bare accept loop.
 
-use crate::load::Outcome;
-use crate::load::baseline::Baseline;
-use crate::load::process::{Gateway, Settings};
-use crate::load::receiver::Receiver;
-use crate::load::websocket::Upgrade;
+use crate::rig::Outcome;
+use crate::rig::baseline::Baseline;
+use crate::rig::process::{Gateway, Settings};
+use crate::rig::receiver::{Receiver, Role};
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const CONNECTIONS: u32 = 10_000;
@@ -41,7 +40,7 @@ fn bare_rate() -> Outcome<f64> {
     let mut baseline = Baseline::start(SERVER_CORE)?;
     let mut receiver = Receiver::start(CLIENT_CORE)?;
     baseline.accept(CONNECTIONS)?;
-    let connected = receiver.connect(baseline.address, CONNECTIONS, None)?;
+    let connected = receiver.connect(baseline.address, CONNECTIONS, &Role::Bare)?;
     let accepted_ns = baseline.accepted()?;
     receiver.stop()?;
     baseline.stop()?;
@@ -51,8 +50,7 @@ fn bare_rate() -> Outcome<f64> {
 fn gateway_rate() -> Outcome<f64> {
     let gateway = Gateway::start(Settings { shards: 1, heartbeat_s: 600 })?;
     let mut receiver = Receiver::start(CLIENT_CORE)?;
-    let connected =
-        receiver.connect(gateway.address, CONNECTIONS, Some(Upgrade { topics: "news".to_owned() }))?;
+    let connected = receiver.connect(gateway.address, CONNECTIONS, &Role::Subscriber)?;
     receiver.stop()?;
     gateway.stop()?;
     Ok(rate(connected.started_ns, connected.ended_ns))

@@ -10,19 +10,18 @@ use bytes::Bytes;
 use corecast::client::Client;
 use corecast::message::{Name, Target};
 
-use crate::load::baseline::{Baseline, Way};
-use crate::load::process::{Gateway, Settings};
-use crate::load::pusher::{Pace, Pushed, name, push, push_all};
-use crate::load::receiver::Receiver;
-use crate::load::websocket::{Upgrade, user};
-use crate::load::{Outcome, cpu};
+use crate::cpu;
+use crate::rig::Outcome;
+use crate::rig::baseline::{Baseline, Way};
+use crate::rig::process::{Gateway, Settings};
+use crate::rig::pusher::{Pace, Pushed, name, push, push_all};
+use crate::rig::receiver::{Receiver, Role, TOPIC, user};
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const SUBSCRIBERS: u32 = 10_000;
 const PAYLOAD_BYTES: usize = 256;
 const SENDER_CORE: usize = 0;
 const RECEIVER_CORE: usize = 1;
-const TOPIC: &str = "news";
 /// Longest wait for what is on its way.
 const ARRIVAL: Duration = Duration::from_secs(120);
 
@@ -33,15 +32,23 @@ struct Cost {
     /// How often the receiver fell asleep per 1,000 deliveries. Each time, a send has to wake it, and
     /// that is in `cpu_us`: a receiver that others keep from its core makes sending look cheap.
     sleeps: f64,
+    /// From the first push to the last receipt, per delivery, in µs.
+    took_us: f64,
 }
 
 /// Runs `rounds` and reads what they cost the process `sender`.
 fn cost(sender: u32, receiver: u32, rounds: u32, run: impl FnOnce() -> Outcome<()>) -> Outcome<Cost> {
     let (used_ns, sleeps) = (cpu::used_ns(sender)?, cpu::sleeps(receiver)?);
+    let began_ns = cpu::now_ns();
     run()?;
+    let took_ns = cpu::now_ns() - began_ns;
     let (used_ns, sleeps) = (cpu::used_ns(sender)? - used_ns, cpu::sleeps(receiver)? - sleeps);
     let deliveries = f64::from(rounds * SUBSCRIBERS);
-    Ok(Cost { cpu_us: used_ns as f64 / 1e3 / deliveries, sleeps: sleeps as f64 * 1e3 / deliveries })
+    Ok(Cost {
+        cpu_us: used_ns as f64 / 1e3 / deliveries,
+        sleeps: sleeps as f64 * 1e3 / deliveries,
+        took_us: took_ns as f64 / 1e3 / deliveries,
+    })
 }
 
 /// Costs as a reading, with the receiver's sleeps for a note.
@@ -66,7 +73,7 @@ impl GatewaySide {
     fn start() -> Outcome<Self> {
         let gateway = Gateway::start(Settings { shards: 1, heartbeat_s: 600 })?;
         let mut receiver = Receiver::start(RECEIVER_CORE)?;
-        receiver.connect(gateway.address, SUBSCRIBERS, Some(Upgrade { topics: TOPIC.to_owned() }))?;
+        receiver.connect(gateway.address, SUBSCRIBERS, &Role::Subscriber)?;
         let client = gateway.client()?;
         let payload = Bytes::from(vec![b'x'; PAYLOAD_BYTES]);
         Ok(Self { gateway, receiver, client, topic: name(TOPIC)?, payload, messages: 0 })
@@ -121,7 +128,7 @@ impl GatewaySide {
         let start_ns = cpu::now_ns();
         let pushed = send(&mut self.client)?;
         let received = self.receiver.received(ARRIVAL)?;
-        if received.payload_bytes != received.messages * PAYLOAD_BYTES as u64 {
+        if received.counts.payload_bytes != received.counts.messages * PAYLOAD_BYTES as u64 {
             return Err(format!("payloads of {PAYLOAD_BYTES} bytes were sent, not {received:?}").into());
         }
         if pushed.connections != deliveries {
@@ -148,7 +155,7 @@ impl BareSide {
         let mut baseline = Baseline::start(SENDER_CORE)?;
         let mut receiver = Receiver::start(RECEIVER_CORE)?;
         baseline.accept_and_upgrade(SUBSCRIBERS)?;
-        receiver.connect(baseline.address, SUBSCRIBERS, Some(Upgrade { topics: TOPIC.to_owned() }))?;
+        receiver.connect(baseline.address, SUBSCRIBERS, &Role::Subscriber)?;
         baseline.accepted()?;
         Ok(Self { baseline, receiver, messages: 0 })
     }
@@ -222,6 +229,7 @@ pub fn fanout(runs: u32) -> Outcome<Vec<Reading>> {
     gateway.one_at_a_time(3)?;
     let (mut ratios, mut gateway_costs, mut bare_costs) = (Vec::new(), Vec::new(), Vec::new());
     let (mut batch_ratios, mut batch_costs) = (Vec::new(), Vec::new());
+    let mut completions = Vec::new();
     for _ in 0..runs * PAIRS {
         gateway.one_at_a_time(WARM_UP_ROUNDS)?;
         let ours = gateway.one_at_a_time(ROUNDS)?;
@@ -229,6 +237,7 @@ pub fn fanout(runs: u32) -> Outcome<Vec<Reading>> {
         let theirs = bare.one_at_a_time(ROUNDS, Way::Loop)?;
         let batches = bare.one_at_a_time(ROUNDS, Way::Batch)?;
         ratios.push(ours.cpu_us / theirs.cpu_us);
+        completions.push(ours.took_us / theirs.took_us);
         batch_ratios.push(batches.cpu_us / theirs.cpu_us);
         batch_costs.push(batches);
         gateway_costs.push(ours);
@@ -240,6 +249,7 @@ pub fn fanout(runs: u32) -> Outcome<Vec<Reading>> {
         Reading::detail("fanout", median(&ratios), "x send loop", runs_note(&ratios))
             .goal(Bound::AtMost(0.9))
             .limit(Bound::AtMost(1.05)),
+        Reading::detail("fanout.completion", median(&completions), "x send loop", runs_note(&completions)),
         Reading::detail("fanout.bare_batch", median(&batch_ratios), "x send loop", runs_note(&batch_ratios)),
         cost_reading("fanout.gateway", &gateway_costs),
         cost_reading("fanout.send_loop", &bare_costs),

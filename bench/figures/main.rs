@@ -1,18 +1,36 @@
 //! Measures what the gateway promises, each figure beside its goal and limit: `bench/run --help`.
 //!
 //! A driver: it starts the gateway, the bare baseline and the receivers as processes of their own
-//! (`load`), lets them work in pairs, and prints ratios of the same run. `bench/README.md` says how each
+//! (`rig`), lets them work in pairs, and prints ratios of the same run. `bench/README.md` says how each
 //! figure is measured and how to read it. One module per way of measuring: `space` (memory),
 //! `delivery` (pushes out), `arrival` (connections in), `waiting` (latency and rest), `allocations` (a shard's
 //! heap).
 
-#[path = "../load/mod.rs"]
-mod load;
+#[allow(dead_code, reason = "the tool's, and it uses more of it")]
+#[path = "../load/cpu.rs"]
+mod cpu;
+#[allow(dead_code, reason = "the tool's, and it uses more of it")]
+#[path = "../load/coordinator/crew.rs"]
+mod crew;
+#[allow(dead_code, reason = "the tool's, and it uses more of it")]
+#[path = "../load/failure.rs"]
+mod failure;
+#[allow(dead_code, reason = "the tool's, and it uses more of it")]
+#[path = "../load/memory.rs"]
+mod memory;
+#[allow(dead_code, reason = "the tool's, and it uses more of it")]
+#[path = "../load/plan.rs"]
+mod plan;
+#[allow(dead_code, reason = "the tool's, and it uses more of it")]
+#[path = "../load/record.rs"]
+mod record;
 
 mod allocations;
 mod arrival;
 mod delivery;
+mod rig;
 mod space;
+mod streams;
 mod table;
 mod waiting;
 
@@ -21,8 +39,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
-use load::Outcome;
-use load::process::{Role, raise_descriptor_limit};
+use cpu::raise_descriptor_limit;
+pub use failure::Failure;
+use rig::Outcome;
+use rig::process::Role;
 use table::{Reading, Verdict};
 
 /// Measures what the gateway promises, beside goals and limits.
@@ -57,10 +77,16 @@ enum Figure {
     Machine,
     /// User memory of one idle connection.
     Memory,
+    /// User memory of one idle event stream, and of one held poll.
+    Streams,
     /// Kernel memory of one idle connection beyond its socket.
     Kernel,
     /// CPU per delivered broadcast, one at a time.
     Fanout,
+    /// CPU per delivered broadcast to all transports.
+    Mixed,
+    /// Clients that come back and miss messages.
+    Resume,
     /// Deliveries per second, broadcasts as fast as they go.
     Saturated,
     /// Connections accepted and upgraded per second.
@@ -80,6 +106,9 @@ impl Figure {
         match self {
             Figure::Machine => Ok([delivery::machine(runs)?, arrival::machine(runs)?].concat()),
             Figure::Memory => space::memory(runs),
+            Figure::Streams => space::memory_by_transport(runs),
+            Figure::Mixed => streams::mixed(runs),
+            Figure::Resume => streams::resume(runs),
             Figure::Kernel => space::kernel(runs),
             Figure::Fanout => delivery::fanout(runs),
             Figure::Saturated => delivery::saturated(runs),

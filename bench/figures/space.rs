@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::load::baseline::Baseline;
-use crate::load::memory::{Resident, Slab, resident, settled, slab};
-use crate::load::process::{Gateway, Settings};
-use crate::load::receiver::Receiver;
-use crate::load::websocket::Upgrade;
-use crate::load::{Outcome, memory};
+use crate::memory;
+use crate::memory::{Resident, Slab, resident, settled, slab};
+use crate::plan::Transport;
+use crate::rig::Outcome;
+use crate::rig::baseline::Baseline;
+use crate::rig::process::{Gateway, Settings};
+use crate::rig::receiver::{Receiver, Role};
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const CONNECTIONS: u32 = 15_000;
@@ -16,14 +17,21 @@ const BASELINE_CORE: usize = 0;
 /// Readings that differ by less have settled: 2 bytes a connection.
 const SLACK_BYTES: u64 = 32 * 1024;
 
-fn upgrade() -> Upgrade {
-    Upgrade { topics: "news".to_owned() }
-}
-
 /// RSS of the gateway process with all connections less RSS with none, per connection. The difference
 /// starts at an idle gateway that has never served anybody, so it contains what the first client costs:
 /// code pages, stacks, the receive area.
 pub fn memory(runs: u32) -> Outcome<Vec<Reading>> {
+    memory_of("memory", &Role::Subscriber, 128.0, 160.0, runs)
+}
+
+/// The same for idle event streams and held polls.
+pub fn memory_by_transport(runs: u32) -> Outcome<Vec<Reading>> {
+    let streams = memory_of("memory.sse", &Role::By(Transport::EventStream), 144.0, 176.0, runs)?;
+    let polls = memory_of("memory.poll", &Role::By(Transport::LongPoll), 160.0, 192.0, runs)?;
+    Ok([&streams[..1], &polls[..1]].concat())
+}
+
+fn memory_of(name: &'static str, role: &Role, goal: f64, limit: f64, runs: u32) -> Outcome<Vec<Reading>> {
     let per_connection = |bytes: u64, before: u64| (bytes as f64 - before as f64) / f64::from(CONNECTIONS);
     let (mut rss, mut pss, mut anonymous, mut at_start) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..runs {
@@ -32,7 +40,7 @@ pub fn memory(runs: u32) -> Outcome<Vec<Reading>> {
         let read = || settled(SLACK_BYTES, || resident(pid), |reading: &Resident| reading.rss);
         let before = read()?;
         let mut receiver = Receiver::start(RECEIVER_CORE)?;
-        receiver.connect(gateway.address, CONNECTIONS, Some(upgrade()))?;
+        receiver.connect(gateway.address, CONNECTIONS, role)?;
         let after = read()?;
         receiver.count()?;
         receiver.stop()?;
@@ -43,9 +51,9 @@ pub fn memory(runs: u32) -> Outcome<Vec<Reading>> {
         at_start.push(before.rss as f64 / 1024.0);
     }
     Ok(vec![
-        Reading::detail("memory", median(&rss), "B/connection", runs_note(&rss))
-            .goal(Bound::AtMost(128.0))
-            .limit(Bound::AtMost(160.0)),
+        Reading::detail(name, median(&rss), "B/connection", runs_note(&rss))
+            .goal(Bound::AtMost(goal))
+            .limit(Bound::AtMost(limit)),
         Reading::detail("memory.pss", median(&pss), "B/connection", runs_note(&pss)),
         Reading::detail(
             "memory.anonymous",
@@ -115,7 +123,7 @@ fn bare_growth() -> Outcome<Growth> {
     let mut receiver = Receiver::start(RECEIVER_CORE)?;
     let before = settled_slab()?;
     baseline.accept(CONNECTIONS)?;
-    receiver.connect(baseline.address, CONNECTIONS, None)?;
+    receiver.connect(baseline.address, CONNECTIONS, &Role::Bare)?;
     baseline.accepted()?;
     let after = settled_slab()?;
     receiver.stop()?;
@@ -127,7 +135,7 @@ fn gateway_growth() -> Outcome<Growth> {
     let gateway = Gateway::start(Settings { shards: 2, heartbeat_s: 600 })?;
     let mut receiver = Receiver::start(RECEIVER_CORE)?;
     let before = settled_slab()?;
-    receiver.connect(gateway.address, CONNECTIONS, Some(upgrade()))?;
+    receiver.connect(gateway.address, CONNECTIONS, &Role::Subscriber)?;
     let after = settled_slab()?;
     receiver.count()?;
     receiver.stop()?;

@@ -7,7 +7,7 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::Outcome;
+use crate::Failure;
 
 /// What a process has in memory, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Resident {
 
 /// A process's memory now, from `/proc/PID/smaps_rollup`: that walks the page tables, while `statm`
 /// and `status` add up per-CPU counters that may be off by hundreds of KiB.
-pub fn resident(pid: u32) -> Outcome<Resident> {
+pub fn resident(pid: u32) -> Result<Resident, Failure> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     Ok(Resident {
         rss: field_bytes(&text, "Rss:")?,
@@ -32,7 +32,7 @@ pub fn resident(pid: u32) -> Outcome<Resident> {
 }
 
 /// The value of a `Name:   123 kB` line, in bytes.
-fn field_bytes(text: &str, name: &str) -> Outcome<u64> {
+fn field_bytes(text: &str, name: &str) -> Result<u64, Failure> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(|| format!("no {name}"))?;
     let kib = line.split_whitespace().next().ok_or_else(|| format!("no number after {name}"))?;
     Ok(kib.parse::<u64>()? * 1024)
@@ -82,7 +82,7 @@ pub struct Slab {
 }
 
 /// The kernel's objects now, from `/proc/slabinfo`. Errors: not root.
-pub fn slab() -> Outcome<Slab> {
+pub fn slab() -> Result<Slab, Failure> {
     let text = fs::read_to_string("/proc/slabinfo")
         .map_err(|error| format!("/proc/slabinfo: {error} (root only)"))?;
     let (mut live, mut object_bytes) = (BTreeMap::new(), BTreeMap::new());
@@ -112,7 +112,11 @@ impl Slab {
 
 /// Reads until three readings in a row, 200 ms apart, are within `slack` of each other by `size`, and
 /// gives the last. Freed sockets go a grace period later, and an allocator may return pages late.
-pub fn settled<T>(slack: u64, read: impl Fn() -> Outcome<T>, size: impl Fn(&T) -> u64) -> Outcome<T> {
+pub fn settled<T>(
+    slack: u64,
+    read: impl Fn() -> Result<T, Failure>,
+    size: impl Fn(&T) -> u64,
+) -> Result<T, Failure> {
     let deadline = Instant::now() + Duration::from_secs(15);
     let mut calm = 0;
     let mut last = read()?;
@@ -126,4 +130,9 @@ pub fn settled<T>(slack: u64, read: impl Fn() -> Outcome<T>, size: impl Fn(&T) -
         last = next;
     }
     Ok(last)
+}
+
+/// This process's own resident memory, in bytes.
+pub fn own_resident() -> Result<u64, Failure> {
+    Ok(resident(std::process::id())?.rss)
 }

@@ -50,8 +50,8 @@ pub mod flag {
     pub const PINGED: u32 = 32;
     /// Resumed from a position that this shard has not reached yet: skip up to `cursor`.
     pub const AHEAD: u32 = 64;
-    /// Not read: an echo client until its outbox has drained, that of a poll until its next request fits, that of an event stream until
-    /// the clock comes by.
+    /// Not read: an echo client until its outbox has drained, that of a poll until its answer has gone out,
+    /// that of an event stream until the clock comes by.
     pub const PAUSED: u32 = 128;
     /// Pushes to this very connection are on the tape.
     pub const ADDRESSED: u32 = 256;
@@ -93,7 +93,8 @@ pub struct Slot {
     pub state: State,
     /// How it is spoken to.
     pub transport: Transport,
-    /// When it was accepted; of a poll, when it began; after one, when it was answered or the next head began.
+    /// When it was accepted; of a poll, when it began; after one, when its answer had gone out or the next
+    /// head began.
     pub opened: Tick,
     /// Uplink rate: the moment (`Clock::us`) at which the bucket is full again.
     pub uplink_full_us: u32,

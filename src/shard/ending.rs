@@ -15,6 +15,7 @@ use rustix::net::{Shutdown, sockopt};
 use super::Shard;
 use super::conn::{NONE, State, flag};
 use super::mailbox::{Happening, Reply, Report, event_mask};
+use super::outlook::form_of;
 use crate::message::UserId;
 use crate::stats::CloseReason;
 use crate::wire::close::code;
@@ -235,6 +236,7 @@ impl Shard {
         // Neighbouring slots get delays far apart; shards are shifted against each other.
         let spread = index.wrapping_mul(0x9e37_79b9).wrapping_add(u32::from(self.number) << 20);
         let after_ms = ((u128::from(spread) * u128::from(within_ms)) >> 32) as u64;
+        self.queue_rest(index);
         match self.table[index].transport {
             Transport::EventStream => {
                 let answer = Answer::Frame { frame: event_stream::retry(after_ms), code: None };
@@ -247,6 +249,30 @@ impl Shard {
         let reason = format!("reconnect after {after_ms} ms");
         let answer = Answer::Close { code: Some(code::RESTART), reason: reason.into() };
         self.finish(index, CloseReason::Drained, answer);
+    }
+
+    /// Puts what the tape still holds for the client before its last words: what was pushed before a drain
+    /// is not lost by it. As much as a client may lag; a poll's answer holds it anyway.
+    fn queue_rest(&mut self, index: u32) {
+        let slot = &self.table[index];
+        if slot.transport == Transport::LongPoll {
+            return;
+        }
+        let (outlook, form) = (self.outlook(), form_of(slot.transport));
+        let (mut chains, mut frames, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for (replay, after, until) in outlook.stretches(slot) {
+            outlook.chains(index, replay, after, &mut chains);
+            self.tape.walk(&chains, after, until, |entry| {
+                if !entry.is_expired(outlook.now) {
+                    let frame = entry.form(form, &outlook.encoder).clone();
+                    bytes += frame.len();
+                    frames.push(frame);
+                }
+                bytes < self.settings.lag_bytes_max
+            });
+        }
+        self.stats.delivered += frames.len() as u64;
+        frames.into_iter().for_each(|frame| self.queue(index, frame));
     }
 
     /// Closes everything at once and reports the end of this shard.

@@ -27,7 +27,7 @@ use crate::wire::{demo, envelope, event_stream};
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// An event stream that breaks comes back after this long and up to as long again, spread by slot.
-const RETRY_CLIENT_MS: u32 = 1000;
+const STREAM_RETRY_MS: u32 = 1000;
 
 /// `limits.connects_per_second` as a token bucket with a burst of two seconds.
 #[derive(Debug)]
@@ -328,7 +328,7 @@ impl Shard {
                 // Only where nothing is sent again: an id ahead of a replay would have what the client did
                 // not get of it skipped when it comes back.
                 let at = resume.is_none_or(|resume| resume.replayed == 0).then(|| self.stands_at(index));
-                let retry_ms = RETRY_CLIENT_MS + spread(index, RETRY_CLIENT_MS);
+                let retry_ms = STREAM_RETRY_MS + spread(index, STREAM_RETRY_MS);
                 let mut answer = event_stream::head(&self.settings.policy.origins.fields(opening.origin));
                 answer += &event_stream::begin(retry_ms, at.filter(|_| !gap));
                 if gap {

@@ -56,7 +56,7 @@ impl Shard {
 
     /// Answers a poll that was marked, if what it was marked for has not expired meanwhile.
     pub(super) fn answer_marked_poll(&mut self, index: u32) {
-        if self.list(index).messages.is_empty() {
+        if !self.has_news(index) {
             let slot = &mut self.table[index];
             slot.clear(flag::BEHIND);
             slot.rare().replays.clear();
@@ -64,6 +64,18 @@ impl Shard {
             return;
         }
         self.answer_poll(index, false);
+    }
+
+    fn has_news(&self, index: u32) -> bool {
+        let (outlook, mut chains, mut news) = (self.outlook(), Vec::new(), false);
+        for (replay, after, until) in outlook.stretches(&self.table[index]) {
+            outlook.chains(index, replay, after, &mut chains);
+            self.tape.walk(&chains, after, until, |entry| {
+                news |= !entry.is_expired(outlook.now);
+                !news
+            });
+        }
+        news
     }
 
     /// Answers with what is there, be it nothing.
@@ -178,8 +190,11 @@ impl Shard {
     /// An answer has gone out whole: hears the request behind it, where there is one.
     pub(super) fn hear_next(&mut self, index: u32) {
         self.read_on(index);
-        self.table[index].tidy();
-        if self.table[index].has_head() {
+        let now = self.clock.tick();
+        let slot = &mut self.table[index];
+        slot.opened = now;
+        slot.tidy();
+        if slot.has_head() {
             self.hear_head(index, &mut []);
         }
     }

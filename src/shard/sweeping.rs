@@ -75,7 +75,13 @@ impl Shard {
             let limit = self.settings.timeouts.send;
             return self.close_slow(index, format_args!("no progress for {limit:?} (timeouts.send)"));
         }
-        if !slot.has_outbox() && tick.since(slot.opened) >= self.settings.idle_ticks {
+        if slot.has_outbox() {
+            return;
+        }
+        // A drain waits for every socket, and these have nothing to be told.
+        if self.is_draining() {
+            self.finish(index, CloseReason::Drained, Answer::Nothing);
+        } else if tick.since(slot.opened) >= self.settings.idle_ticks {
             self.finish(index, CloseReason::Answered, Answer::Nothing);
         }
     }

@@ -1,4 +1,4 @@
-//! Event streams (`GET /sse`): the octets of `text/event-stream`, so that any parser reads payloads back exactly.
+//! Event streams (`GET /sse`): octets that any parser of `text/event-stream` reads back to the payload exactly.
 //!
 //! A `data` field ends at CR, LF or CRLF and the parser joins fields with LF: LF is carried by lines, CR
 //! cannot be. A text with a CR in it therefore goes the way of a binary payload. The stream begins with

@@ -5,6 +5,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use corecast::control::command::{Command, Push};
+use corecast::message::{Kind, Name, Target};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -58,6 +61,29 @@ fn contract_2_what_was_pushed_before_the_drain_arrives_before_the_close() {
     gateway.signal(Signal::TERM);
     (0..50).for_each(|n| assert_eq!(client.text(), n.to_string()));
     delay_ms(&client.closed());
+    assert_eq!(gateway.ended().code(), Some(0));
+}
+
+#[test]
+fn contract_2_what_was_pushed_together_with_the_drain_arrives_before_the_close() {
+    let mut gateway = Gateway::start(&["shards=1"]);
+    let mut raw: Vec<_> = (0..20).map(|_| gateway.raw("topics=t")).collect();
+    let mut stream = gateway.stream("topics=t");
+    let mut control = gateway.client();
+    // One write, so that a shard finds all of it in one turn.
+    for n in 0..10 {
+        let target = Target::Topic(Name::new("t").unwrap());
+        let payload = Bytes::from(n.to_string());
+        let push = Push { target, kind: Kind::Text, payload, event: None, ttl_ms: None, id: None };
+        control.send(&Command::Push(push)).unwrap();
+    }
+    control.send(&Command::Drain { within_ms: Some(1000) }).unwrap();
+    control.flush().unwrap();
+    for client in &mut raw {
+        (0..10).for_each(|n| assert_eq!(client.text(), n.to_string()));
+        delay_ms(&client.closed());
+    }
+    (0..10).for_each(|n| assert_eq!(stream.next().data, n.to_string()));
     assert_eq!(gateway.ended().code(), Some(0));
 }
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the clients of others that tests/gateway runs: curl, headless Chromium, and Python's
-# `websockets` in a virtual environment under target/. Does nothing where they are there already.
+# Installs the programs of others that tests/gateway and tests/load run: curl, nginx, headless Chromium, and
+# Python's `websockets` in a virtual environment under target/. Does nothing where they are there already.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -13,6 +13,7 @@ as_root() {
 }
 
 missing=
+nginx=$(PATH=$PATH:/usr/sbin command -v nginx) || missing="$missing nginx"
 command -v curl >/dev/null || missing="$missing curl"
 command -v chromium >/dev/null || missing="$missing chromium"
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3 python3-venv"
@@ -21,6 +22,11 @@ if [ -n "$missing" ]; then
     # Word splitting is wanted: one argument a package.
     # shellcheck disable=SC2086
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $missing >/dev/null
+    # Debian starts what it installs, on port 80. The tests want the program and no service.
+    if [ -z "$nginx" ] && command -v systemctl >/dev/null; then
+        as_root systemctl disable --now nginx >/dev/null 2>&1 || true
+    fi
+    nginx=$(PATH=$PATH:/usr/sbin command -v nginx)
 fi
 
 if ! "$environment/bin/python" -c 'import websockets' 2>/dev/null; then
@@ -28,4 +34,4 @@ if ! "$environment/bin/python" -c 'import websockets' 2>/dev/null; then
     "$environment/bin/pip" install --quiet --disable-pip-version-check "$websockets"
 fi
 
-echo "clients: $(curl --version | head -n 1 | cut -d ' ' -f 1-2), $(chromium --version 2>/dev/null), $("$environment/bin/pip" freeze)"
+echo "clients: $(curl --version | head -n 1 | cut -d ' ' -f 1-2), $(chromium --version 2>/dev/null), $("$nginx" -v 2>&1 | cut -d ' ' -f 3), $("$environment/bin/pip" freeze)"

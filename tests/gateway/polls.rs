@@ -531,6 +531,16 @@ fn contract_2_a_drain_gives_each_poll_its_normal_answer_and_refuses_the_next() {
 }
 
 #[test]
+fn contract_2_a_drain_does_not_wait_for_connections_between_two_polls() {
+    let mut gateway = Gateway::start(&["timeouts.drain=60s"]);
+    let mut client = poller(&gateway);
+    client.poll("timeout=0");
+    gateway.signal(Signal::TERM);
+    client.ended();
+    assert_eq!(gateway.ended().code(), Some(0));
+}
+
+#[test]
 fn contract_2_polls_on_kept_connections_take_nothing_of_connects_per_second() {
     let gateway = Gateway::start(&["limits.connects_per_second=1", "shards=1"]);
     let mut client = poller(&gateway);

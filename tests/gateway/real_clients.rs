@@ -148,3 +148,46 @@ fn contract_2_chromium_gets_what_curl_pushes() {
     ]);
     assert_eq!(events.next()["data"], expected);
 }
+
+/// Tells what its EventSource sees, one uplink for each, over a WebSocket of its own.
+const STREAM_PAGE: &str = r#"<!doctype html><meta charset="utf-8"><script>
+const socket = new WebSocket("ws://ADDRESS/ws?user=report", ["corecast.v1"]);
+const tell = data => socket.send(JSON.stringify({type: "uplink", data}));
+socket.onopen = () => {
+  const stream = new EventSource("http://ADDRESS/sse?user=alice&topics=news");
+  stream.onopen = () => tell(["open"]);
+  stream.onmessage = event => tell([event.lastEventId, event.data]);
+  stream.addEventListener("price", event => tell([event.lastEventId, "price " + event.data]));
+  stream.addEventListener("corecast.gap", event => tell(["gap"]));
+  stream.addEventListener("corecast.close", event => tell(["close", JSON.parse(event.data).code]));
+};
+fetch("http://ADDRESS/poll?user=alice&timeout=0", {headers: {Authorization: "Bearer x"}});
+</script>"#;
+
+#[test]
+fn contract_2_chromiums_event_source_comes_back_by_itself_and_misses_nothing() {
+    let gateway = Gateway::start(&[]);
+    let mut events = gateway.events("types=uplink");
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("page.html");
+    std::fs::write(&page, STREAM_PAGE.replace("ADDRESS", &gateway.address.to_string())).unwrap();
+    let _guest = chromium(&page);
+    let mut told = || events.next_within(3 * DEADLINE)["data"].clone();
+    assert_eq!(told(), json!(["open"]));
+    let push = |body: Value| curl(&gateway, &["-d", &body.to_string(), "http://localhost/v1/push"]);
+    let first = push(json!({"to": {"user": "alice"}, "data": "a\n  b", "kind": "text"}));
+    assert_eq!(told(), json!([first["position"], "a\n  b"]));
+    let second = push(json!({"to": {"topic": "news"}, "data": 1, "event": "price"}));
+    assert_eq!(told(), json!([second["position"], "price 1"]));
+    // Sent away, and pushed to while it waits for its `retry`.
+    curl(&gateway, &["-X", "DELETE", "http://localhost/v1/users/alice?code=4000"]);
+    let missed: Vec<Value> = (0..3).map(|n| push(json!({"to": {"topic": "news"}, "data": n}))).collect();
+    assert_eq!(missed[0]["connections"], 0);
+    assert_eq!(told(), json!(["close", 4000]));
+    assert_eq!(told(), json!(["open"]));
+    for (n, pushed) in missed.iter().enumerate() {
+        assert_eq!(told(), json!([pushed["position"], n.to_string()]));
+    }
+    // The page's poll with a header of its own was preflighted, and answered.
+    assert!(gateway.totals()["polls_answered"].as_u64() >= Some(1));
+}

@@ -1,8 +1,8 @@
 //! Processes of a measurement: the gateway itself, and our own program again in a helper role.
 //!
 //! A helper is given orders and reports, one JSON object a line, through its standard streams, and ends
-//! when its orders end. Whatever is started here is ended here, by its own id. Next: `receiver`,
-//! `baseline` and `lone_shard`, the roles.
+//! when its orders end. Whatever is started here is ended here, by its own id. Next: `baseline`
+//! and `lone_shard`, the roles.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,18 +15,17 @@ use std::time::{Duration, Instant};
 
 use corecast::client::Client;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
-use super::{Outcome, baseline, cpu, lone_shard, receiver};
+use super::{Outcome, baseline, lone_shard};
+use crate::{Failure, cpu};
 
 /// What this program does when it was started by itself.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum Role {
-    /// `receiver::run`
-    Receiver,
     /// `baseline::run`
     Baseline,
     /// `lone_shard::run`
@@ -36,7 +35,6 @@ pub enum Role {
 impl Role {
     fn name(self) -> &'static str {
         match self {
-            Role::Receiver => "receiver",
             Role::Baseline => "baseline",
             Role::LoneShard => "lone-shard",
         }
@@ -46,18 +44,10 @@ impl Role {
     pub fn run(self, core: usize) -> Outcome<()> {
         cpu::pin(core)?;
         match self {
-            Role::Receiver => receiver::run(),
             Role::Baseline => baseline::run(),
             Role::LoneShard => lone_shard::run(),
         }
     }
-}
-
-/// Raises the descriptor limit as far as it goes; children inherit it.
-pub fn raise_descriptor_limit() -> Outcome<()> {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 /// A helper process, seen from the driver. Dropping it kills it.
@@ -226,7 +216,7 @@ impl Gateway {
         Ok(())
     }
 
-    fn complaint(&self, what: &str) -> Box<dyn std::error::Error> {
+    fn complaint(&self, what: &str) -> Failure {
         let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
         format!("the gateway {what}; it said:\n{log}").into()
     }

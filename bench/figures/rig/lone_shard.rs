@@ -27,11 +27,9 @@ use serde::{Deserialize, Serialize};
 use super::Outcome;
 use super::process::{Helper, Role};
 use super::pusher::name;
-use super::receiver::Receiver;
-use super::websocket::Upgrade;
+use super::receiver::{self, Receiver, TOPIC};
 
 const RECEIVER_CORE: usize = 1;
-const TOPIC: &str = "news";
 /// Few, so that a tape is soon as full as it gets; how many changes nothing per message.
 const HISTORY_MESSAGES: u32 = 16;
 /// How far time is put forward between turns: the resolution of a shard's clock.
@@ -208,10 +206,11 @@ impl Harness {
 
     fn connect(&mut self, count: u32) -> Outcome<()> {
         let Self { turning, receiver, address, .. } = self;
-        let upgrade = Upgrade { topics: TOPIC.to_owned() };
         thread::scope(|scope| {
             let connecting = scope.spawn(|| {
-                receiver.connect(*address, count, Some(upgrade)).map_err(|error| error.to_string())
+                receiver
+                    .connect(*address, count, &receiver::Role::Subscriber)
+                    .map_err(|error| error.to_string())
             });
             while !connecting.is_finished() {
                 turning.turn();

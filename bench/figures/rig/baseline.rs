@@ -14,13 +14,18 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 
+use super::Outcome;
 use super::process::{Helper, Role};
-use super::{Outcome, cpu, websocket};
+use crate::cpu;
 
 /// The gateway's `limits.socket_send_bytes`.
 const SOCKET_SEND_BYTES: usize = 32 * 1024;
 /// What the gateway takes from `net.core.somaxconn`; the kernel cuts it to that.
 const BACKLOG: i32 = 65_535;
+
+/// The answer to the tool's upgrade: it asks with RFC 6455 1.3's key, so the answer is known.
+const RESPONSE: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Order {
@@ -126,7 +131,7 @@ pub fn run() -> Outcome<()> {
                 report(&Report::Accepted { at_ns: cpu::now_ns() })?;
             }
             Order::Send { rounds, payload_bytes, way } => {
-                let frame = websocket::binary_frame(&vec![b'x'; payload_bytes]);
+                let frame = binary_frame(&vec![b'x'; payload_bytes]);
                 for _ in 0..rounds {
                     match way {
                         Way::Loop => send_round(&clients, &frame)?,
@@ -140,11 +145,26 @@ pub fn run() -> Outcome<()> {
     Ok(())
 }
 
+/// The frame of an unmasked binary message, as a server sends it.
+fn binary_frame(payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).expect("a benchmark's payloads are short");
+    let mut frame = vec![0x82];
+    match length {
+        0..=125 => frame.push(length as u8),
+        _ => {
+            frame.push(126);
+            frame.extend(length.to_be_bytes());
+        }
+    }
+    frame.extend(payload);
+    frame
+}
+
 /// Reads the request without looking at it: it comes in one piece, from our own receiver.
 fn answer_upgrade(client: &OwnedFd) -> Outcome<()> {
     let mut request = [0; 1024];
     rustix::net::recv(client, &mut request[..], RecvFlags::empty())?;
-    rustix::net::send(client, websocket::RESPONSE.as_bytes(), SendFlags::NOSIGNAL)?;
+    rustix::net::send(client, RESPONSE.as_bytes(), SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
