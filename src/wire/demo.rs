@@ -10,7 +10,7 @@ pub const PAGE: &str = include_str!("demo.html");
 /// SHA-256 of the text between `<script>` and `</script>`, in base64 (CSP Level 3, 6.7.3.3).
 ///
 /// A browser refuses to run another one and tells its hash in the console; tests/gateway/demo.rs shows that.
-const SCRIPT: &str = "CMFInWFQI1RBpibqYdIkhP4k40dgSBETgB0+JQ+fTD4=";
+const SCRIPT: &str = "d3FQfL6R3z7fORp6kInFv+8QS7g7LTW1VDScOp/oZzo=";
 
 /// The head of the 200 that has `PAGE` as its body, whole.
 ///

@@ -314,6 +314,16 @@ fn contract_2_the_demo_page_says_why_it_was_refused() {
 }
 
 #[test]
+fn contract_2_the_demo_page_hints_at_web_origins_where_its_websocket_is_refused() {
+    let gateway = Gateway::start(&["web.demo=true", "web.origins=https://page.example"]);
+    let mut demo = Demo::open(gateway.address);
+    demo.click("#connect");
+    assert!(demo.noted("ended by 1006").contains("may be missing in web.origins"));
+    demo.click("#disconnect");
+    demo.connect("stream");
+}
+
+#[test]
 fn the_demo_page_can_be_used_by_keyboard_and_every_control_has_a_name() {
     let gateway = Gateway::start(&["web.demo=true"]);
     let mut demo = Demo::open(gateway.address);
