@@ -215,6 +215,14 @@ impl Shard {
         self.draining.get_or_insert(Drain { within_ms, next: 0 });
     }
 
+    /// Over how long clients are to come back: at least a second, and `timeouts.drain` until this shard
+    /// has been told.
+    pub(super) fn drain_within_s(&self) -> u32 {
+        let by_itself = self.settings.timeouts.drain.as_secs();
+        let within_s = self.draining.map_or(by_itself, |drain| drain.within_ms.div_ceil(1000));
+        u32::try_from(within_s).unwrap_or(u32::MAX).max(1)
+    }
+
     /// Whether a drain has not reached every slot yet.
     pub(super) fn is_telling_clients_to_leave(&self) -> bool {
         self.draining.is_some_and(|drain| drain.next < self.table.slots())

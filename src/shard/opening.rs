@@ -216,8 +216,7 @@ impl Shard {
     /// Spread over the drain, as are the delays of those that are told to come back.
     fn draining(&self, index: u32) -> Refusal {
         let refusal = Refusal::new(503, "draining", "the gateway is about to restart");
-        let within_s = u32::try_from(self.settings.timeouts.drain.as_secs()).unwrap_or(u32::MAX).max(1);
-        Refusal { retry_after_s: Some(1 + spread(index, within_s)), ..refusal }
+        Refusal { retry_after_s: Some(1 + spread(index, self.drain_within_s())), ..refusal }
     }
 
     /// Lets the client in, here or at its owner. True if it is established here.

@@ -113,6 +113,29 @@ fn contract_2_who_comes_during_a_drain_is_503_draining_with_retry_after() {
 }
 
 #[test]
+fn contract_2_retry_after_is_within_the_time_that_the_drain_was_given() {
+    let mut gateway = Gateway::start(&["shards=1", "timeouts.drain=1h"]);
+    let mut late = connect(gateway.address, None, None);
+    late.write_all(b"GET /ws HTTP/1.1\r\n").unwrap();
+    gateway.until("it is accepted", |totals| totals["open"] == 1);
+    let mut client = gateway.raw("user=a");
+    let mut drain = gateway.cli_command(&["drain", "--within", "3s"]);
+    let mut drain = drain.stdout(std::process::Stdio::null()).spawn().unwrap();
+    delay_ms(&{
+        let frame = client.next();
+        let (code, reason) = frame.payload.split_at(2);
+        (u16::from_be_bytes([code[0], code[1]]), String::from_utf8(reason.to_vec()).unwrap())
+    });
+    late.write_all(upgrade("/ws", "").split_once("\r\n").unwrap().1.as_bytes()).unwrap();
+    let refused = WebSocket::opened(late).err().expect("a refusal");
+    let seconds: u32 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=3).contains(&seconds), "{seconds}");
+    drop(client);
+    assert_eq!(gateway.ended().code(), Some(0));
+    drain.wait().unwrap();
+}
+
+#[test]
 fn contract_2_who_does_not_answer_the_close_is_cut_at_the_end_of_the_drain() {
     let mut gateway = Gateway::start(&["timeouts.drain=300ms", "timeouts.close=60s"]);
     let mut client = gateway.raw("user=a");
