@@ -45,7 +45,8 @@
 //! 3. Every queue, table and buffer has a limit in the configuration and a named outcome when it is reached.
 //!    A shard never waits for another: a full mailbox is answered `busy` to the pusher, and nothing of that
 //!    push was delivered anywhere.
-//! 4. Messages are encoded at most once per form per shard.
+//! 4. Messages are encoded at most once per form per shard, as long as there is room to keep what was
+//!    encoded (`history.bytes`).
 //! 5. A connection ends with exactly one `CloseReason`; accepted = open + the sum of closed by reason, in
 //!    the metrics, always.
 //! 6. No byte from a peer can panic the process. `assert!` is for our own mistakes; a panic anywhere ends

@@ -42,7 +42,7 @@ impl Shard {
     }
 
     pub(super) fn encoder(&self) -> Encoder<'_> {
-        Encoder { epoch: self.epoch, poll_begin: &self.settings.poll_begin }
+        Encoder { epoch: self.epoch, poll_begin: &self.settings.poll_begin, encoded: self.tape.encoded() }
     }
 
     /// Every chain that holds messages for slot `index`.
@@ -123,7 +123,11 @@ impl Shard {
             topics: &self.topics,
             tape: &self.tape,
             users: &self.users,
-            encoder: Encoder { epoch: self.epoch, poll_begin: &self.settings.poll_begin },
+            encoder: Encoder {
+                epoch: self.epoch,
+                poll_begin: &self.settings.poll_begin,
+                encoded: self.tape.encoded(),
+            },
             now: self.clock.now(),
         };
         let (mut next, mut repeats) = (0, Repeats::default());

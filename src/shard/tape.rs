@@ -5,7 +5,7 @@
 //! messages per chain, bytes and age; `trim` says what a cursor may still need.
 //! Never writes to a socket. Encodes a message at most once per form (Rule 4).
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,6 +50,8 @@ pub struct Encoder<'a> {
     pub epoch: u32,
     /// `long_poll::begin` of a poll with no header lines of its own.
     pub poll_begin: &'a [u8],
+    /// `Tape::encoded`.
+    pub encoded: &'a Cell<usize>,
 }
 
 /// Forms that not every gateway is asked for.
@@ -83,6 +85,8 @@ pub struct Entry {
     chain: ChainId,
     /// Bytes accounted for it.
     bytes: u32,
+    /// Bytes of the forms made so far, but for the raw one.
+    encoded: Cell<u32>,
     older: EntryId,
     newer: EntryId,
 }
@@ -95,19 +99,32 @@ impl Entry {
         self.message.seq
     }
 
-    /// The bytes to send, encoded at most once.
+    /// The bytes to send, encoded at most once while they are kept (`Tape::trim`).
     pub fn form(&self, form: Form, encoder: &Encoder<'_>) -> &Bytes {
         let (message, epoch) = (&self.message, encoder.epoch);
         let http = || self.http.get_or_init(Box::default);
+        let counted = |bytes: Bytes| {
+            self.encoded.set(self.encoded.get() + bytes.len() as u32);
+            encoder.encoded.set(encoder.encoded.get() + bytes.len());
+            bytes
+        };
         match form {
             Form::Raw => message.frame(),
-            Form::Envelope => self.envelope.get_or_init(|| envelope::message(message, epoch)),
-            Form::Event => http().event.get_or_init(|| event_stream::message(message, epoch)),
-            Form::Item => http().item.get_or_init(|| long_poll::item(message, epoch)),
+            Form::Envelope => self.envelope.get_or_init(|| counted(envelope::message(message, epoch))),
+            Form::Event => http().event.get_or_init(|| counted(event_stream::message(message, epoch))),
+            Form::Item => http().item.get_or_init(|| counted(long_poll::item(message, epoch))),
             Form::Answer => {
-                http().answer.get_or_init(|| long_poll::answer(message, epoch, encoder.poll_begin))
+                let answer = || long_poll::answer(message, epoch, encoder.poll_begin);
+                http().answer.get_or_init(|| counted(answer()))
             }
         }
+    }
+
+    /// Drops the forms; gives their bytes. Who is being sent one keeps it.
+    fn strip(&mut self) -> usize {
+        self.envelope.take();
+        self.http.take();
+        self.encoded.take() as usize
     }
 
     /// Whether its time to live is over.
@@ -163,6 +180,8 @@ pub struct Tape {
     user_seq: u64,
     free_chains: Vec<ChainId>,
     bytes: usize,
+    /// Bytes of all forms but the raw ones: what was encoded for those who speak otherwise.
+    encoded: Cell<usize>,
     head: u64,
     /// Newest seq forgotten together with its chain.
     forgotten: u64,
@@ -190,6 +209,7 @@ impl Tape {
             user_seq: 0,
             free_chains: Vec::new(),
             bytes: 0,
+            encoded: Cell::new(0),
             head: 0,
             forgotten: 0,
             forced: 0,
@@ -211,7 +231,7 @@ impl Tape {
 
     /// Bytes held, payload and bookkeeping.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.encoded.get()
     }
 
     /// Makes a chain for `owner`, who has none.
@@ -287,6 +307,7 @@ impl Tape {
             added: now,
             chain,
             bytes: bytes as u32,
+            encoded: Cell::new(0),
             older: self.newest,
             newer: NONE,
         };
@@ -349,6 +370,7 @@ impl Tape {
         let entry = self.entries[id as usize].take().expect("linked entries are held");
         self.free.push(id);
         self.bytes -= entry.bytes as usize;
+        self.encoded.set(self.encoded.get() - entry.encoded.get() as usize);
         match entry.older {
             NONE => self.oldest = entry.newer,
             older => self.entry_mut(older).newer = entry.newer,
@@ -393,6 +415,26 @@ impl Tape {
             }
             self.evict(self.oldest);
         }
+        if self.encoded.get() > self.limits.bytes_max {
+            self.strip();
+        }
+    }
+
+    /// Drops forms of the oldest entries until they take half of what they may: a message that is asked for
+    /// once more is encoded once more. A payload of line ends is seven times as long as an event.
+    fn strip(&mut self) {
+        let mut id = self.oldest;
+        while id != NONE && self.encoded.get() > self.limits.bytes_max / 2 {
+            let entry = self.entry_mut(id);
+            let (stripped, newer) = (entry.strip(), entry.newer);
+            self.encoded.set(self.encoded.get() - stripped);
+            id = newer;
+        }
+    }
+
+    /// Where `Entry::form` counts.
+    pub fn encoded(&self) -> &Cell<usize> {
+        &self.encoded
     }
 
     /// A topic whose chain has become empty, for `Topics` to close; those of users are closed here.

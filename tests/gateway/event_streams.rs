@@ -411,3 +411,17 @@ fn issue_4_cr_lf_and_nul_in_an_event_name_are_refused_on_every_way_in() {
     }
     nothing_waits(&gateway, &mut client);
 }
+
+#[test]
+fn what_was_encoded_for_event_streams_is_bounded_by_history_bytes_too() {
+    let gateway = Gateway::start(&["shards=1", "history.bytes=1MiB"]);
+    let mut stream = gateway.stream("topics=t");
+    // Each line end becomes a line of an event: seven times as long.
+    let payload = "\n".repeat(60 * 1024);
+    for _ in 0..40 {
+        gateway.push_with(json!({"to": {"topic": "t"}, "data": payload, "kind": "text"}));
+        assert_eq!(stream.next().data, payload);
+    }
+    let held = gateway.totals()["tape_bytes"].as_u64().unwrap();
+    assert!((512 << 10..2200 << 10).contains(&held), "{held} bytes");
+}
