@@ -20,6 +20,9 @@ use crate::{Failure, failure};
 /// How long a process may take to report for duty.
 const START: Duration = Duration::from_secs(20);
 
+/// How long they may take to close what they have: 700,000 sockets took User Mode Linux half a minute.
+const END: Duration = Duration::from_secs(180);
+
 /// How many workers, and where.
 #[derive(Clone, Debug)]
 pub struct Shape {
@@ -203,7 +206,7 @@ impl Crew {
     pub fn stop(mut self) -> Result<(), Failure> {
         // Without its coordinator a worker ends.
         self.links.clear();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + END;
         for child in &mut self.children {
             while child.try_wait()?.is_none() {
                 if Instant::now() > deadline {

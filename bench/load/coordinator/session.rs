@@ -314,7 +314,6 @@ impl Session {
             self.ledger.totals.lost = deliveries.saturating_sub(heard(&self.ledger.totals));
         }
         let report = self.report(open, publisher)?;
-        self.crew.stop()?;
         if let Some(path) = &self.output.json {
             report::file::write(path, &report)
                 .map_err(|error| failure!("--json {}: {error}", path.display()))?;
@@ -327,6 +326,8 @@ impl Session {
         let mut out = std::io::stdout().lock();
         summary::print(&report, &mut out)?;
         out.flush()?;
+        // Last: closing a million sockets takes the kernel a while, and the report is there.
+        self.crew.stop()?;
         Ok(report.verdict.exit_status)
     }
 
