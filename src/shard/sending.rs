@@ -69,6 +69,8 @@ impl Shard {
         if self.table[index].is(flag::BLOCKED) {
             self.table[index].clear(flag::BLOCKED);
             self.stats.blocked -= 1;
+            // Before it is sent what came after that, as if nothing were missing.
+            self.cut_if_lost(index);
             self.mark(index);
         }
     }
@@ -291,7 +293,13 @@ impl Shard {
         if lag_bytes > limit_bytes {
             let why = format_args!("{lag_bytes} bytes behind, limits.send_backlog_bytes is {limit_bytes}");
             self.close_slow(index, why);
-        } else if self.outlook().has_lost(index) {
+        } else {
+            self.cut_if_lost(index);
+        }
+    }
+
+    fn cut_if_lost(&mut self, index: u32) {
+        if self.table[index].state == State::Open && self.outlook().has_lost(index) {
             let limit_bytes = self.settings.tape.bytes_max;
             let why = format_args!("at a message no longer held, history.bytes is {limit_bytes}");
             self.close_slow(index, why);
