@@ -375,6 +375,8 @@ impl Shard {
         if replayed > 0 {
             let replay = Replay { topics, whole: false, cursor: seq, until };
             self.table[index].rare().replays.push_back(replay);
+            // It begins before what a blocked client was known to need.
+            self.needs(index);
             self.mark(index);
         }
         Resume { replayed, gap }

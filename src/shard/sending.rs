@@ -279,10 +279,7 @@ impl Shard {
 
     /// Notes that the tape has to keep what slot `index` has yet to be sent.
     pub(super) fn needs(&mut self, index: u32) {
-        let slot = &self.table[index];
-        let replay = slot.rare.as_ref().and_then(|rare| rare.replays.front());
-        let cursor = replay.map(|replay| replay.cursor).or(slot.is(flag::BEHIND).then_some(slot.cursor));
-        let Some(cursor) = cursor else { return };
+        let Some(cursor) = self.outlook().cursor(&self.table[index]) else { return };
         self.needed_after = self.needed_after.min(cursor);
         self.needed_after_next = self.needed_after_next.min(cursor);
     }
