@@ -326,6 +326,9 @@ impl Shard {
         let slot = &mut self.table[index];
         let caught_up =
             !slot.is(flag::BEHIND) && slot.rare.as_ref().is_none_or(|rare| rare.replays.is_empty());
+        if caught_up && let Some(rare) = slot.rare.as_mut() {
+            rare.lag_exempt = 0;
+        }
         if caught_up && slot.is(flag::ADDRESSED) {
             slot.clear(flag::ADDRESSED);
             self.tape.close_connection(index);
