@@ -135,7 +135,7 @@ pub struct Rare {
     pub replays: VecDeque<Replay>,
     /// How far behind it is, in frame bytes, counted from when it fell behind.
     pub lag_bytes: usize,
-    /// What was asked for by resuming does not count as lag: seq up to which.
+    /// What was asked for by resuming does not count as lag: seq up to which. 0 once it is all sent.
     pub lag_exempt: u64,
     /// When the unfinished message must be complete.
     pub message_deadline: Option<Tick>,
@@ -171,6 +171,7 @@ impl Rare {
             && self.outbox.is_empty()
             && self.topics.is_empty()
             && self.replays.is_empty()
+            && self.lag_exempt == 0
             && self.message_deadline.is_none()
             && self.send_deadline.is_none()
             && self.close_deadline.is_none()

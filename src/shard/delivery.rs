@@ -32,14 +32,30 @@ impl Shard {
             }
             match self.inbox.letter() {
                 None => return,
-                Some(Letter::Push { ticket, message }) => {
-                    let reached = self.deliver(&message);
-                    self.reply(ticket, Reply::Delivered(reached));
-                }
-                Some(Letter::Ask { ticket, request }) => {
-                    let reply = self.obey(request);
-                    self.reply(ticket, reply);
-                }
+                Some(letter) => self.take_letter(letter),
+            }
+        }
+    }
+
+    /// Takes letters ahead of their time until the tape has come to `seq`, which a client has been given:
+    /// by another shard, while our copies waited.
+    pub(super) fn catch_up(&mut self, seq: u64) {
+        while self.tape.head() < seq
+            && let Some(letter) = self.inbox.letter()
+        {
+            self.take_letter(letter);
+        }
+    }
+
+    fn take_letter(&mut self, letter: Letter) {
+        match letter {
+            Letter::Push { ticket, message } => {
+                let reached = self.deliver(&message);
+                self.reply(ticket, Reply::Delivered(reached));
+            }
+            Letter::Ask { ticket, request } => {
+                let reply = self.obey(request);
+                self.reply(ticket, reply);
             }
         }
     }

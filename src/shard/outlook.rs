@@ -319,11 +319,21 @@ impl<'s> Outlook<'s> {
         lag
     }
 
+    /// Seq up to which slot `slot` was sent everything, unless it was sent all there is.
+    pub(super) fn cursor(&self, slot: &'s Slot) -> Option<u64> {
+        // Not only of the first stretch: a later one may be a topic's past and begin before it.
+        self.stretches(slot).map(|(_, after, _)| after).min()
+    }
+
     /// Whether the tape no longer holds something that slot `index` had yet to be sent.
     pub(super) fn has_lost(&self, index: u32) -> bool {
         let slot = &self.table[index];
-        let Some((_, after, _)) = self.stretch(slot) else { return false };
-        self.tape.may_have_lost(after) && self.tape.has_lost(&self.all_chains(index), after)
+        let Some(after) = self.cursor(slot).filter(|&after| self.tape.may_have_lost(after)) else {
+            return false;
+        };
+        // A user's chain is forgotten with its last message: then this is all that is known of it.
+        let chainless = slot.user != NONE && self.tape.user_chain(self.users.text(slot.user)).is_none();
+        chainless && self.tape.has_forgotten(after) || self.tape.has_lost(&self.all_chains(index), after)
     }
 
     /// Every chain of slot `index`.

@@ -59,7 +59,10 @@ impl Shard {
         if !self.has_news(index) {
             let slot = &mut self.table[index];
             slot.clear(flag::BEHIND);
-            slot.rare().replays.clear();
+            if let Some(rare) = &mut slot.rare {
+                rare.replays.clear();
+                rare.lag_exempt = 0;
+            }
             slot.tidy();
             return;
         }

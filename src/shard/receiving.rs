@@ -129,6 +129,10 @@ impl Shard {
     }
 
     fn received(&mut self, index: u32, slice: &mut [u8], result: std::io::Result<usize>) {
+        // Letters that another client of this batch had us take (`catch_up_for`) may have ended it.
+        if self.table[index].state == State::Free {
+            return;
+        }
         match result {
             Ok(0) => self.peer_ended(index),
             Ok(count) => {
@@ -329,8 +333,26 @@ impl Shard {
                 }
                 self.queue(index, envelope::unsubscribed(&topics, self.position(), &id));
             }
-            ClientFrame::Subscribe { topics, since, id } => self.heard_subscribe(index, &topics, since, &id),
+            ClientFrame::Subscribe { topics, since, id } => {
+                if let Some(since) = since {
+                    self.catch_up_for(index, since);
+                }
+                // What was caught up with may have ended it.
+                if self.table[index].state == State::Open {
+                    self.heard_subscribe(index, &topics, since, &id);
+                }
+            }
         }
+    }
+
+    /// Takes what the client has had from another shard, and what it says it has not, before its new topics
+    /// begin at the head: the one would come twice, the other (`flag::AHEAD`) not at all.
+    fn catch_up_for(&mut self, index: u32, since: Position) {
+        let given_out = self.gate.last_seq.load(std::sync::atomic::Ordering::Acquire);
+        let is_known = since.epoch == self.epoch && since.seq <= given_out;
+        let slot = &self.table[index];
+        let had = if slot.is(flag::AHEAD) { slot.cursor } else { 0 };
+        self.catch_up(if is_known { since.seq.max(had) } else { had });
     }
 
     fn heard_subscribe(&mut self, index: u32, topics: &[Topic], since: Option<Position>, id: &EchoId) {
@@ -375,6 +397,8 @@ impl Shard {
         if replayed > 0 {
             let replay = Replay { topics, whole: false, cursor: seq, until };
             self.table[index].rare().replays.push_back(replay);
+            // It begins before what a blocked client was known to need.
+            self.needs(index);
             self.mark(index);
         }
         Resume { replayed, gap }

@@ -69,6 +69,8 @@ impl Shard {
         if self.table[index].is(flag::BLOCKED) {
             self.table[index].clear(flag::BLOCKED);
             self.stats.blocked -= 1;
+            // Before it is sent what came after that, as if nothing were missing.
+            self.cut_if_lost(index);
             self.mark(index);
         }
     }
@@ -281,10 +283,7 @@ impl Shard {
 
     /// Notes that the tape has to keep what slot `index` has yet to be sent.
     pub(super) fn needs(&mut self, index: u32) {
-        let slot = &self.table[index];
-        let replay = slot.rare.as_ref().and_then(|rare| rare.replays.front());
-        let cursor = replay.map(|replay| replay.cursor).or(slot.is(flag::BEHIND).then_some(slot.cursor));
-        let Some(cursor) = cursor else { return };
+        let Some(cursor) = self.outlook().cursor(&self.table[index]) else { return };
         self.needed_after = self.needed_after.min(cursor);
         self.needed_after_next = self.needed_after_next.min(cursor);
     }
@@ -295,7 +294,13 @@ impl Shard {
         if lag_bytes > limit_bytes {
             let why = format_args!("{lag_bytes} bytes behind, limits.send_backlog_bytes is {limit_bytes}");
             self.close_slow(index, why);
-        } else if self.outlook().has_lost(index) {
+        } else {
+            self.cut_if_lost(index);
+        }
+    }
+
+    fn cut_if_lost(&mut self, index: u32) {
+        if self.table[index].state == State::Open && self.outlook().has_lost(index) {
             let limit_bytes = self.settings.tape.bytes_max;
             let why = format_args!("at a message no longer held, history.bytes is {limit_bytes}");
             self.close_slow(index, why);
@@ -325,6 +330,9 @@ impl Shard {
         let slot = &mut self.table[index];
         let caught_up =
             !slot.is(flag::BEHIND) && slot.rare.as_ref().is_none_or(|rare| rare.replays.is_empty());
+        if caught_up && let Some(rare) = slot.rare.as_mut() {
+            rare.lag_exempt = 0;
+        }
         if caught_up && slot.is(flag::ADDRESSED) {
             slot.clear(flag::ADDRESSED);
             self.tape.close_connection(index);

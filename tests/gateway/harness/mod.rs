@@ -13,7 +13,7 @@ pub mod http;
 pub mod poll;
 pub mod websocket;
 #[path = "../../spec/whatwg.rs"]
-mod whatwg;
+pub mod whatwg;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
