@@ -14,10 +14,11 @@ use signal_hook::consts::signal::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::Config;
-use crate::control::{self, BoundSocket, Signal, SocketError};
+use crate::control::{self, Signal, SocketError};
 use crate::fatal::{self, Fatal};
+use crate::service::ServiceManager;
 use crate::shard::listener::{self, Listener, SocketOptions};
-use crate::shard::mailbox::{Gate, Inbox, Mailbox, Owner, Report, mailbox};
+use crate::shard::mailbox::{Gate, Inbox, Mailbox, Owner, mailbox};
 use crate::shard::{Parts, Room, Settings, Shard};
 
 /// Descriptors kept for everything that is not a client: at least this many, or a hundredth.
@@ -29,6 +30,7 @@ const EXECUTOR_RING_ENTRIES: usize = 64;
 /// Runs the gateway until it has drained. Errors: why it did not start.
 pub fn serve(config: Config) -> Result<(), Fatal> {
     fatal::check_host()?;
+    let manager = ServiceManager::connect().map_err(|error| Fatal::thread_start("notify", error))?;
     let room = raise_descriptor_limit(&config)?;
     let path = control::default_path(&config.control.socket);
     let cpus = cpus_for(config.shards)?;
@@ -61,7 +63,9 @@ pub fn serve(config: Config) -> Result<(), Fatal> {
     listen_to_signals(signals).map_err(|error| Fatal::thread_start("signals", error))?;
     let shards = control::Shards { mailboxes, owner };
     announce(&addresses, &path, threads.len(), config.web.demo);
-    run_control(socket, config, epoch, shards, gate, reports_in, signals_in)?;
+    let config = Arc::new(config);
+    let (reports, signals) = (reports_in, signals_in);
+    run_control(control::Parts { socket, config, epoch, shards, gate, reports, signals, manager })?;
     for thread in threads {
         // A shard that failed has aborted the process (Rule 6): what is left is the ordinary end.
         let _ = thread.join();
@@ -182,20 +186,12 @@ impl From<SocketError> for Fatal {
 }
 
 /// Runs control on a thread and executor of its own, unpinned, until it ends.
-fn run_control(
-    socket: BoundSocket,
-    config: Config,
-    epoch: u32,
-    shards: control::Shards,
-    gate: Arc<Gate>,
-    reports: flume::Receiver<Report>,
-    signals: flume::Receiver<Signal>,
-) -> Result<(), Fatal> {
+fn run_control(parts: control::Parts) -> Result<(), Fatal> {
     let thread = LocalExecutorBuilder::new(Placement::Unbound)
         .name("control")
         .io_memory(EXECUTOR_IO_BYTES)
         .ring_depth(EXECUTOR_RING_ENTRIES)
-        .spawn(move || control::run(socket, Arc::new(config), epoch, shards, gate, reports, signals))
+        .spawn(move || control::run(parts))
         .map_err(|error| Fatal::thread_start("control", io_error(error)))?;
     thread.join().map_err(|error| Fatal::thread_start("control", io_error(error)))
 }

@@ -23,6 +23,7 @@ pub mod push;
 mod routes;
 pub mod sequencer;
 pub mod socket;
+mod supervision;
 pub mod tickets;
 
 use std::os::fd::OwnedFd;
@@ -40,9 +41,11 @@ pub use routes::stats_json;
 pub use sequencer::Shards;
 use sequencer::{Outcome, Sequencer};
 pub use socket::{BoundSocket, SocketError, default_path};
+use supervision::Supervision;
 use tickets::{ClientId, Waiter};
 
 use crate::config::Config;
+use crate::service::ServiceManager;
 use crate::shard::mailbox::{Event, Gate, Report};
 use crate::wire::request::HeadLimits;
 
@@ -67,23 +70,34 @@ pub fn bind(config: &Config, path: &Path) -> Result<BoundSocket, SocketError> {
     socket::bind(config, path)
 }
 
+/// What control is made from.
+#[derive(Debug)]
+pub struct Parts {
+    /// The control socket.
+    pub socket: BoundSocket,
+    /// The effective configuration.
+    pub config: Arc<Config>,
+    /// The gateway's epoch.
+    pub epoch: u32,
+    /// All shards.
+    pub shards: Shards,
+    /// What they share.
+    pub gate: Arc<Gate>,
+    /// Where they send what they report.
+    pub reports: flume::Receiver<Report>,
+    /// Where the signal thread sends.
+    pub signals: flume::Receiver<Signal>,
+    /// Who is to be told how it goes.
+    pub manager: Option<ServiceManager>,
+}
+
 /// Serves the control socket on this executor until a drain is over and all shards have reported
 /// `Stopped` (or are gone); the socket's file is removed then.
 ///
-/// `reports` is where the shards send theirs, `signals` where the signal thread does.
-///
 /// Panics when not even the few descriptors for waiting are to be had, or waiting itself fails: then
 /// nothing can be commanded any more (Rule 6).
-pub async fn run(
-    socket: BoundSocket,
-    config: Arc<Config>,
-    epoch: u32,
-    shards: Shards,
-    gate: Arc<Gate>,
-    reports: flume::Receiver<Report>,
-    signals: flume::Receiver<Signal>,
-) {
-    let mut control = Control::new(socket, config, epoch, shards, gate, reports, signals);
+pub async fn run(parts: Parts) {
+    let mut control = Control::new(parts);
     while !control.desk.drain.is_over() {
         control.turn().await;
     }
@@ -100,6 +114,7 @@ pub struct Control {
     clients_max: usize,
     limits: PeerLimits,
     desk: Desk,
+    supervision: Option<Supervision>,
     gate: Arc<Gate>,
     reports: Channel<Report>,
     signals: Channel<Signal>,
@@ -116,15 +131,8 @@ struct Slot {
 }
 
 impl Control {
-    fn new(
-        socket: BoundSocket,
-        config: Arc<Config>,
-        epoch: u32,
-        shards: Shards,
-        gate: Arc<Gate>,
-        reports: flume::Receiver<Report>,
-        signals: flume::Receiver<Signal>,
-    ) -> Self {
+    fn new(parts: Parts) -> Self {
+        let Parts { socket, config, epoch, shards, gate, reports, signals, manager } = parts;
         let poller = Poller::new().expect("two descriptors for control to wait on");
         poller.add(socket.listener(), LISTENER, EventFlags::IN).expect("the control socket can be watched");
         let limits = &config.limits;
@@ -135,6 +143,8 @@ impl Control {
         };
         let message_bytes_max = limits.message_bytes.bytes();
         let sequencer = Sequencer::new(epoch, message_bytes_max, shards, gate.clone());
+        let now = Instant::now();
+        let supervision = manager.map(|manager| Supervision::begin(manager, &sequencer, now));
         let control = &config.control;
         Self {
             poller,
@@ -147,7 +157,8 @@ impl Control {
                 reply_bytes_max: control.reply_bytes.bytes(),
                 request_timeout: control.request_timeout,
             },
-            desk: Desk::new(sequencer, gate.clone(), config, Instant::now()),
+            desk: Desk::new(sequencer, gate.clone(), config, now),
+            supervision,
             gate,
             reports: Channel::new(reports),
             signals: Channel::new(signals),
@@ -163,7 +174,11 @@ impl Control {
             peer.work(&mut self.desk, now);
         }
         self.deliver(now);
-        self.desk.drain.handle_tick(&mut self.desk.sequencer, now);
+        let Desk { drain, sequencer, .. } = &mut self.desk;
+        drain.handle_tick(sequencer, now);
+        if let Some(supervision) = &mut self.supervision {
+            supervision.handle_tick(sequencer, drain, now);
+        }
         self.desk.sequencer.wake_shards();
         self.settle(now);
     }
@@ -210,7 +225,10 @@ impl Control {
             return Some(Duration::ZERO);
         }
         let ticks = self.accept_at.is_some() || self.desk.drain.has_begun() || peers.any(Peer::wants_ticks);
-        ticks.then_some(TICK)
+        let due = self.supervision.as_ref().map(|supervision| supervision.due_in(Instant::now()));
+        // Not shorter than it takes to be due for certain: a timer may be early by its own rounding.
+        let due = due.map(|due| due.max(Duration::from_millis(1)));
+        due.into_iter().chain(ticks.then_some(TICK)).min()
     }
 
     fn accept(&mut self, now: Instant) {
@@ -300,13 +318,18 @@ impl Control {
                     let progress = drain.handle_stats(&shards, sequencer, now);
                     self.tell_drain(progress);
                 }
+                (Waiter::Supervision, Outcome::Stats(shards)) => {
+                    if let Some(supervision) = &mut self.supervision {
+                        supervision.handle_stats(&shards, &self.desk.drain, now);
+                    }
+                }
                 (Waiter::Client { client, correlation }, outcome) => {
                     let slot = &mut self.peers[client.index as usize];
                     if let Some(peer) = slot.peer.as_mut().filter(|peer| peer.id() == client) {
                         peer.answer(correlation, self.desk.complete(outcome, now), now);
                     }
                 }
-                (Waiter::Drain | Waiter::Batch(_), _) => {}
+                (Waiter::Drain | Waiter::Supervision | Waiter::Batch(_), _) => {}
             }
         }
     }

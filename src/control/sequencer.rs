@@ -299,6 +299,16 @@ impl Sequencer {
         Ok(())
     }
 
+    /// Asks every shard for a sign that its loop turns.
+    pub fn ask_for_signs_of_life(&self) {
+        self.shards.mailboxes.iter().for_each(Mailbox::ask_for_sign_of_life);
+    }
+
+    /// Whether every shard's loop has turned since.
+    pub fn have_given_signs_of_life(&self) -> bool {
+        self.shards.mailboxes.iter().all(Mailbox::has_given_sign_of_life)
+    }
+
     /// Takes a shard's reply.
     pub fn handle_reply(&mut self, ticket: Ticket, reply: Reply) {
         if let Some(pending) = self.tickets.reply(ticket, reply) {

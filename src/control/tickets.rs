@@ -34,6 +34,8 @@ pub enum Waiter {
     Batch(BatchId),
     /// The drain, which looks how many connections are left.
     Drain,
+    /// The supervision, which tells the service manager how many there are.
+    Supervision,
 }
 
 /// Names one running batch.

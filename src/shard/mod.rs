@@ -168,6 +168,7 @@ impl Shard {
     pub fn turn(&mut self, now: Instant) {
         self.clock.advance(now);
         self.stats.turns += 1;
+        self.inbox.give_sign_of_life();
         self.collect();
         self.receive();
         self.take_letters();

@@ -20,6 +20,7 @@ mod push;
 mod raw;
 mod real_clients;
 mod resume;
+mod service;
 mod slow;
 mod start;
 mod storms;

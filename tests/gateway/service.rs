@@ -1,0 +1,128 @@
+//! The gateway under a service manager: what it is told over NOTIFY_SOCKET (sd_notify(3)).
+
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use rustix::process::Signal;
+
+use crate::harness::{DEADLINE, Gateway};
+
+/// Stands in for systemd: a socket, and a gateway that it has started.
+struct Manager {
+    socket: UnixDatagram,
+    directory: tempfile::TempDir,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        Self { socket, directory }
+    }
+
+    /// With a gateway, its watchdog at `watchdog_us` where that is not 0.
+    fn start(settings: &[&str], watchdog_us: u64) -> (Self, Gateway) {
+        let manager = Self::new();
+        let gateway = manager.starts(settings, watchdog_us);
+        (manager, gateway)
+    }
+
+    fn starts(&self, settings: &[&str], watchdog_us: u64) -> Gateway {
+        Gateway::prepared(settings, "127.0.0.1:0", |command| {
+            command.env("NOTIFY_SOCKET", self.path());
+            if watchdog_us > 0 {
+                command.env("WATCHDOG_USEC", watchdog_us.to_string());
+            }
+        })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("notify")
+    }
+
+    /// What it is told next, without the end of the line.
+    #[track_caller]
+    fn told(&self) -> String {
+        self.socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut note = [0; 4096];
+        let length = self.socket.recv(&mut note).expect("the manager is told something");
+        String::from_utf8(note[..length].to_vec()).unwrap().trim_end().to_owned()
+    }
+
+    /// Reads until it is told this; gives what came before.
+    #[track_caller]
+    fn until(&self, wanted: impl Fn(&str) -> bool) -> (Vec<String>, String) {
+        let by = Instant::now() + DEADLINE;
+        let mut before = Vec::new();
+        loop {
+            let note = self.told();
+            if wanted(&note) {
+                return (before, note);
+            }
+            before.push(note);
+            assert!(Instant::now() < by, "the manager was told only {before:?}");
+        }
+    }
+}
+
+#[test]
+fn issue_5_ready_is_told_first_and_then_the_status() {
+    let (manager, gateway) = Manager::start(&[], 0);
+    assert_eq!(manager.told(), "READY=1");
+    assert_eq!(manager.told(), "STATUS=0 connections");
+    let _client = gateway.raw("user=ann");
+    let (_, status) = manager.until(|note| note.starts_with("STATUS=1 "));
+    assert_eq!(status, "STATUS=1 connection, 0 messages/s");
+}
+
+#[test]
+fn issue_5_the_watchdog_is_fed_at_a_third_of_its_time_while_the_shards_turn() {
+    let (manager, _gateway) = Manager::start(&[], 600_000);
+    let begun = Instant::now();
+    for _ in 0..5 {
+        manager.until(|note| note == "WATCHDOG=1");
+    }
+    // Five thirds of 600 ms, and no faster than asked; a machine under load may be slower.
+    assert!(begun.elapsed().as_millis() >= 800, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn issue_5_a_drain_tells_stopping_and_asks_for_the_time_that_it_takes() {
+    let (manager, mut gateway) = Manager::start(&["timeouts.drain=60s", "timeouts.close=60s"], 0);
+    let client = gateway.raw("user=ann");
+    gateway.signal(Signal::TERM);
+    let (before, _) = manager.until(|note| note == "STOPPING=1");
+    assert!(before.iter().all(|note| note == "READY=1" || note.starts_with("STATUS=")), "{before:?}");
+    // The client does not answer the close, so that the drain goes on.
+    for _ in 0..2 {
+        manager.until(|note| note == "EXTEND_TIMEOUT_USEC=15000000");
+    }
+    manager.until(|note| note == "STATUS=draining, 1 connections left");
+    drop(client);
+    assert_eq!(gateway.ended().code(), Some(0));
+}
+
+#[test]
+fn issue_5_a_drain_without_clients_tells_stopping_before_the_process_ends() {
+    let (manager, mut gateway) = Manager::start(&[], 0);
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.ended().code(), Some(0));
+    manager.until(|note| note == "STOPPING=1");
+}
+
+#[test]
+fn issue_5_a_manager_that_does_not_read_keeps_nobody_waiting() {
+    let manager = Manager::new();
+    let filler = UnixDatagram::unbound().unwrap();
+    filler.connect(manager.path()).unwrap();
+    filler.set_nonblocking(true).unwrap();
+    while filler.send(b"X=1").is_ok() {}
+    let mut gateway = manager.starts(&[], 30_000);
+    let mut client = gateway.raw("topics=t");
+    gateway.push(serde_json::json!({"topic": "t"}), serde_json::json!(1));
+    assert_eq!(client.text(), "1");
+    drop(client);
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.ended().code(), Some(0));
+}
