@@ -10,15 +10,15 @@ use std::sync::Arc;
 
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
 use rustix::process::{Resource, Rlimit};
-use signal_hook::consts::signal::{SIGINT, SIGTERM};
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::Config;
-use crate::control::{self, Signal, SocketError};
+use crate::config::{Change, Config, Source};
+use crate::control::{self, Reload, Signal, SocketError};
 use crate::fatal::{self, Fatal};
 use crate::service::ServiceManager;
 use crate::shard::listener::{self, Listener, SocketOptions};
-use crate::shard::mailbox::{Gate, Inbox, Mailbox, Owner, mailbox};
+use crate::shard::mailbox::{Gate, Inbox, Mailbox, Owner, Request, mailbox};
 use crate::shard::{Parts, Room, Settings, Shard};
 
 /// Descriptors kept for everything that is not a client: at least this many, or a hundredth.
@@ -27,11 +27,13 @@ const RESERVE_MIN: u64 = 256;
 const EXECUTOR_IO_BYTES: usize = 64 << 10;
 const EXECUTOR_RING_ENTRIES: usize = 64;
 
-/// Runs the gateway until it has drained. Errors: why it did not start.
-pub fn serve(config: Config) -> Result<(), Fatal> {
+/// Runs the gateway until it has drained; on SIGHUP it takes over what `source` reads. Errors: why it did
+/// not start.
+pub fn serve(config: Config, source: Source) -> Result<(), Fatal> {
     fatal::check_host()?;
     let manager = ServiceManager::connect().map_err(|error| Fatal::thread_start("notify", error))?;
-    let room = raise_descriptor_limit(&config)?;
+    raise_descriptor_limit();
+    let room = room(&config)?;
     let path = control::default_path(&config.control.socket);
     let cpus = cpus_for(config.shards)?;
     let shards = cpus.len() as u16;
@@ -60,7 +62,8 @@ pub fn serve(config: Config) -> Result<(), Fatal> {
     }
     drop(reports);
     let (signals, signals_in) = flume::unbounded();
-    listen_to_signals(signals).map_err(|error| Fatal::thread_start("signals", error))?;
+    let reloader = Reloader { source, config: config.clone() };
+    listen_to_signals(signals, reloader).map_err(|error| Fatal::thread_start("signals", error))?;
     let shards = control::Shards { mailboxes, owner };
     announce(&addresses, &path, threads.len(), config.web.demo);
     let config = Arc::new(config);
@@ -74,13 +77,16 @@ pub fn serve(config: Config) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// Raises the soft limit to the hard one. Gives the clients that it leaves room for, or the configured
-/// number of them.
-fn raise_descriptor_limit(config: &Config) -> Result<Room, Fatal> {
+/// Raises the soft limit to the hard one.
+fn raise_descriptor_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     // A refusal leaves the soft limit as it was: it counts either way.
     let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+}
+
+/// The clients that the descriptor limit leaves room for, or the configured number of them.
+fn room(config: &Config) -> Result<Room, Fatal> {
     let nofile = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(1 << 30);
     let reserve = RESERVE_MIN.max(nofile / 100);
     let wanted = u64::from(config.limits.connections);
@@ -196,12 +202,62 @@ fn run_control(parts: control::Parts) -> Result<(), Fatal> {
     thread.join().map_err(|error| Fatal::thread_start("control", io_error(error)))
 }
 
-/// SIGTERM and SIGINT drain; the second one ends at once.
-fn listen_to_signals(signals: flume::Sender<Signal>) -> io::Result<()> {
-    let mut hook = Signals::new([SIGTERM, SIGINT])?;
+/// Reads the configuration again.
+#[derive(Debug)]
+struct Reloader {
+    source: Source,
+    /// The one in effect.
+    config: Config,
+}
+
+impl Reloader {
+    /// What is there to take over, or why it is refused whole. Says which keys changed, and which need a
+    /// restart.
+    fn reload(&mut self) -> Reload {
+        match self.read() {
+            Ok((Change { config, taken, kept }, room)) => {
+                tracing::info!(changed = taken.join(", "), "configuration reloaded");
+                if !kept.is_empty() {
+                    tracing::warn!("a restart is needed for: {}; they stay as they were", kept.join(", "));
+                }
+                (self.source.filter_log)(&config.log);
+                self.config = config.clone();
+                let adopt = Request::Adopt(Arc::new(Settings::new(&config, room)));
+                Reload::Good { config: Arc::new(config), adopt }
+            }
+            Err(why) => {
+                tracing::error!("reload refused, the old configuration stays: {why}");
+                Reload::Bad { why }
+            }
+        }
+    }
+
+    /// Errors: what is wrong, in one line.
+    fn read(&self) -> Result<(Change, Room), String> {
+        let line = |text: String| text.lines().next().unwrap_or_default().to_owned();
+        let read = (self.source.read)().map_err(|error| line(error.to_string()))?;
+        let change = Change::new(&self.config, read);
+        match room(&change.config) {
+            Ok(room) => Ok((change, room)),
+            Err(Fatal::Descriptors { limit, needed }) => {
+                Err(format!("limits.connections needs {needed} file descriptors, and the limit is {limit}"))
+            }
+            Err(fatal) => Err(line(fatal.to_string())),
+        }
+    }
+}
+
+/// SIGTERM and SIGINT drain; the second one ends at once. SIGHUP reloads.
+fn listen_to_signals(signals: flume::Sender<Signal>, mut reloader: Reloader) -> io::Result<()> {
+    let mut hook = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let wait = move || {
         let mut heard = 0;
         for signal in hook.forever() {
+            if signal == SIGHUP {
+                let _ = signals.send(Signal::Reload(Reload::Begins));
+                let _ = signals.send(Signal::Reload(reloader.reload()));
+                continue;
+            }
             heard += 1;
             if heard > 1 {
                 tracing::info!(signal, "told twice: ending at once");

@@ -24,7 +24,7 @@
 //! | room | what it does |
 //! |---|---|
 //! | [`cli`] | the command line; asks a running gateway through `client` |
-//! | [`gateway`] | starts shards and control, hears signals, waits for the end |
+//! | [`gateway`] | starts shards and control, hears signals, reloads, waits for the end |
 //! | [`client`] | the Rust client of the control socket, blocking |
 //! | [`control`] | the control socket, both its protocols, and the one sequencer of all pushes |
 //! | [`shard`] | one core: its clients, who they are, what they subscribed to, the tape, the loop |

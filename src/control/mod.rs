@@ -20,6 +20,7 @@ mod output;
 mod peer;
 mod poller;
 pub mod push;
+mod reload;
 mod routes;
 pub mod sequencer;
 pub mod socket;
@@ -37,6 +38,7 @@ use desk::Desk;
 use peer::{Peer, PeerLimits, READ_BYTES};
 pub use poller::Channel;
 use poller::{EventFlags, LISTENER, Poller};
+pub use reload::{Reload, Reloads};
 pub use routes::stats_json;
 pub use sequencer::Shards;
 use sequencer::{Outcome, Sequencer};
@@ -46,8 +48,7 @@ use tickets::{ClientId, Waiter};
 
 use crate::config::Config;
 use crate::service::ServiceManager;
-use crate::shard::mailbox::{Event, Gate, Report};
-use crate::wire::request::HeadLimits;
+use crate::shard::mailbox::{Event, Gate, Report, Request};
 
 /// Clients beyond `control.clients` that are told so; beyond them an accepted client is just closed.
 const REFUSED_MAX: usize = 16;
@@ -59,10 +60,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What the gateway tells control.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Signal {
     /// Drain over `timeouts.drain`, then return.
     Drain,
+    /// The configuration is read again.
+    Reload(Reload),
 }
 
 /// Binds the control socket. See `socket::bind`.
@@ -114,6 +117,8 @@ pub struct Control {
     clients_max: usize,
     limits: PeerLimits,
     desk: Desk,
+    /// A configuration that the shards are still to be asked to take over.
+    adopting: Option<(Arc<Config>, Request)>,
     supervision: Option<Supervision>,
     gate: Arc<Gate>,
     reports: Channel<Report>,
@@ -135,29 +140,19 @@ impl Control {
         let Parts { socket, config, epoch, shards, gate, reports, signals, manager } = parts;
         let poller = Poller::new().expect("two descriptors for control to wait on");
         poller.add(socket.listener(), LISTENER, EventFlags::IN).expect("the control socket can be watched");
-        let limits = &config.limits;
-        let head = HeadLimits {
-            head_bytes_max: limits.head_bytes.bytes(),
-            header_lines_max: limits.header_lines as usize,
-            target_bytes_max: limits.target_bytes.bytes(),
-        };
-        let message_bytes_max = limits.message_bytes.bytes();
+        let message_bytes_max = config.limits.message_bytes.bytes();
         let sequencer = Sequencer::new(epoch, message_bytes_max, shards, gate.clone());
         let now = Instant::now();
         let supervision = manager.map(|manager| Supervision::begin(manager, &sequencer, now));
-        let control = &config.control;
         Self {
             poller,
             socket,
             accept_at: None,
             peers: Vec::new(),
-            clients_max: control.clients as usize,
-            limits: PeerLimits {
-                http: http::Limits { head, body_bytes_max: control.body_bytes.bytes() },
-                reply_bytes_max: control.reply_bytes.bytes(),
-                request_timeout: control.request_timeout,
-            },
+            clients_max: config.control.clients as usize,
+            limits: reload::peer_limits(&config),
             desk: Desk::new(sequencer, gate.clone(), config, now),
+            adopting: None,
             supervision,
             gate,
             reports: Channel::new(reports),
@@ -170,6 +165,8 @@ impl Control {
         let now = self.sleep().await;
         self.take_reports(now);
         self.deliver(now);
+        // Before the peers work: theirs are the letters that fill the mailboxes.
+        self.adopt();
         for peer in self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut()) {
             peer.work(&mut self.desk, now);
         }
@@ -192,8 +189,12 @@ impl Control {
         if let Some(report) = report {
             self.take_report(report, now);
         }
-        if signal.into_iter().chain(self.signals.drain()).any(|signal| signal == Signal::Drain) {
-            self.desk.begin_default_drain(now);
+        let signals: Vec<_> = signal.into_iter().chain(self.signals.drain()).collect();
+        for signal in signals {
+            match signal {
+                Signal::Drain => self.desk.begin_default_drain(now),
+                Signal::Reload(reload) => self.take_reload(reload),
+            }
         }
         let ready: Vec<_> = self.poller.ready().collect();
         for (name, flags) in ready {
@@ -224,7 +225,8 @@ impl Control {
         if peers.clone().any(Peer::can_work) {
             return Some(Duration::ZERO);
         }
-        let ticks = self.accept_at.is_some() || self.desk.drain.has_begun() || peers.any(Peer::wants_ticks);
+        let waits = self.accept_at.is_some() || self.adopting.is_some() || self.desk.drain.has_begun();
+        let ticks = waits || peers.any(Peer::wants_ticks);
         let due = self.supervision.as_ref().map(|supervision| supervision.due_in(Instant::now()));
         // Not shorter than it takes to be due for certain: a timer may be early by its own rounding.
         let due = due.map(|due| due.max(Duration::from_millis(1)));
@@ -323,6 +325,7 @@ impl Control {
                         supervision.handle_stats(&shards, &self.desk.drain, now);
                     }
                 }
+                (Waiter::Reload, _) => self.adopted(),
                 (Waiter::Client { client, correlation }, outcome) => {
                     let slot = &mut self.peers[client.index as usize];
                     if let Some(peer) = slot.peer.as_mut().filter(|peer| peer.id() == client) {

@@ -140,6 +140,10 @@ struct Allowed {
 }
 
 impl Allowed {
+    fn new(control: &config::Control) -> Self {
+        Self { uids: control.allow_uids.clone(), gids: control.allow_gids.clone() }
+    }
+
     /// Either list suffices; with both empty it is whoever may open the file. Root is not exempt: who
     /// sets a list and wants root on it names 0. Only a peer's primary group is known to SO_PEERCRED.
     fn permits(&self, uid: u32, gid: u32) -> bool {
@@ -170,6 +174,11 @@ impl BoundSocket {
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Judges peers that connect from now on by these lists.
+    pub(super) fn allow(&mut self, control: &config::Control) {
+        self.allowed = Allowed::new(control);
     }
 
     pub(super) fn listener(&self) -> &OwnedFd {
@@ -207,7 +216,6 @@ impl Drop for BoundSocket {
 /// Errors: `Live` when a gateway answers there; `Foreign` when anything but a dead socket lies there;
 /// `Permission` and `Io` from the file system. Nothing was changed then, but for the directory.
 pub fn bind(config: &Config, path: &Path) -> Result<BoundSocket, SocketError> {
-    let config::Control { allow_uids, allow_gids, .. } = &config.control;
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -233,7 +241,7 @@ pub fn bind(config: &Config, path: &Path) -> Result<BoundSocket, SocketError> {
             return Err(SocketError::new(path, "prepare the file", error));
         }
     };
-    let allowed = Allowed { uids: allow_uids.clone(), gids: allow_gids.clone() };
+    let allowed = Allowed::new(&config.control);
     Ok(BoundSocket { listener, path: path.to_owned(), identity: (found.dev(), found.ino()), allowed })
 }
 

@@ -34,6 +34,10 @@ pub struct Supervision {
     manager: ServiceManager,
     watchdog: Option<Watchdog>,
     status_at: Instant,
+    /// Reloads that are not over.
+    reloading: u32,
+    /// Why the last reload was refused, where it was.
+    refused: Option<String>,
     /// The shards were asked for their counters.
     looking: bool,
     /// When messages were last counted, and how many had been delivered.
@@ -50,7 +54,16 @@ impl Supervision {
         if watchdog.is_some() {
             sequencer.ask_for_signs_of_life();
         }
-        Self { manager, watchdog, status_at: now, looking: false, counted: None, extend_at: None }
+        Self {
+            manager,
+            watchdog,
+            status_at: now,
+            reloading: 0,
+            refused: None,
+            looking: false,
+            counted: None,
+            extend_at: None,
+        }
     }
 
     /// How long control may sleep.
@@ -83,6 +96,24 @@ impl Supervision {
         }
     }
 
+    /// The configuration is read again.
+    pub fn begin_reload(&mut self) {
+        self.reloading += 1;
+        self.manager.tell(Note::Reloading);
+    }
+
+    /// It is in effect, or was refused.
+    pub fn end_reload(&mut self, refused: Option<String>) {
+        self.refused = refused;
+        self.reloading = self.reloading.saturating_sub(1);
+        if let Some(why) = &self.refused {
+            self.manager.tell(Note::Status(format!("reload refused: {why}")));
+        }
+        if self.reloading == 0 {
+            self.manager.tell(Note::Ready);
+        }
+    }
+
     /// The shards' counters, for the status line.
     pub fn handle_stats(&mut self, shards: &[ShardStats], drain: &Drain, now: Instant) {
         self.looking = false;
@@ -93,6 +124,10 @@ impl Supervision {
         } else {
             let connections = shards.iter().map(|shard| shard.connections).sum();
             status(connections, delivered, before, now)
+        };
+        let line = match &self.refused {
+            Some(why) => format!("{line}; reload refused: {why}"),
+            None => line,
         };
         self.manager.tell(Note::Status(line));
     }

@@ -36,6 +36,8 @@ pub enum Waiter {
     Drain,
     /// The supervision, which tells the service manager how many there are.
     Supervision,
+    /// A reload, which is over when all shards have taken it.
+    Reload,
 }
 
 /// Names one running batch.

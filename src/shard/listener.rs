@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use super::settings::Settings;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 /// TCP_MAXSEG, the largest there is. Only loopback (MSS 65,483) is above it: there a send buffer of 32 KiB
@@ -54,10 +55,16 @@ impl Listener {
         Ok(Self { socket, loopback: address.ip().is_loopback(), retry: None })
     }
 
+    /// Gives sockets accepted from now on the options of these settings. Errors: ENOPROTOOPT.
+    pub(super) fn adopt(&self, settings: &Settings) -> io::Result<()> {
+        sockopt::set_socket_send_buffer_size(&self.socket, settings.socket_send_bytes)?;
+        self.give_up_after(settings.unconfirmed_ms_max)
+    }
+
     /// Has the kernel give up a connection whose peer confirms nothing, or takes nothing, for `ms`
     /// milliseconds (TCP_USER_TIMEOUT, tcp(7)): there the socket breaks, and the read poll tells of it. Sockets
     /// accepted from now on inherit it.
-    pub(super) fn give_up_after(&self, ms: u32) -> io::Result<()> {
+    fn give_up_after(&self, ms: u32) -> io::Result<()> {
         Ok(sockopt::set_tcp_user_timeout(&self.socket, ms)?)
     }
 

@@ -11,8 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use super::Settings;
+
 use crate::message::{ConnId, Message, Topic, UserId, borrowed};
 use crate::stats::{CloseReason, ShardStats};
+use crate::wire::origin::Origins;
 use crate::wire::session::Opening;
 
 /// Joins the answers of several shards to the command that asked; given by control.
@@ -86,6 +89,8 @@ pub enum Request {
         /// Over how long, in milliseconds.
         within_ms: u64,
     },
+    /// Go on with these settings: `Reply::Done`.
+    Adopt(Arc<Settings>),
     /// Close everything and end the shard: `Reply::Done`, then the thread ends.
     Stop,
 }
@@ -236,6 +241,8 @@ pub struct Handover {
     pub socket: OwnedFd,
     /// The validated request.
     pub opening: Opening,
+    /// The list that `opening.origin` is a number of.
+    pub origins: Origins,
     /// Bytes already read behind the request head.
     pub unread: Vec<u8>,
 }

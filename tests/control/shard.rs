@@ -194,7 +194,7 @@ impl Shard {
                 pushes: self.pushes,
                 ..ShardStats::default()
             })),
-            Request::Drain { .. } | Request::Stop => Reply::Done,
+            Request::Drain { .. } | Request::Adopt(_) | Request::Stop => Reply::Done,
         }
     }
 

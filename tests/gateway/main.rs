@@ -19,6 +19,7 @@ mod polls;
 mod push;
 mod raw;
 mod real_clients;
+mod reload;
 mod resume;
 mod service;
 mod slow;

@@ -126,3 +126,32 @@ fn issue_5_a_manager_that_does_not_read_keeps_nobody_waiting() {
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.ended().code(), Some(0));
 }
+
+#[test]
+fn issue_5_a_reload_tells_reloading_with_the_time_and_then_ready() {
+    let (manager, gateway) = Manager::start(&[], 0);
+    assert_eq!(manager.told(), "READY=1");
+    gateway.signal(Signal::HUP);
+    let (_, reloading) = manager.until(|note| note.starts_with("RELOADING=1\n"));
+    let (_, time_us) = reloading.split_once("\nMONOTONIC_USEC=").expect("the time of CLOCK_MONOTONIC");
+    assert!(time_us.parse::<u64>().is_ok_and(|time_us| time_us > 0), "{reloading}");
+    manager.until(|note| note == "READY=1");
+}
+
+#[test]
+fn issue_5_a_refused_reload_tells_why_in_the_status_and_that_it_goes_on() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let manager = Manager::new();
+    let gateway = Gateway::prepared(&[], "127.0.0.1:0", |command| {
+        command.env("NOTIFY_SOCKET", manager.path()).arg("--config").arg(file.path());
+    });
+    assert_eq!(manager.told(), "READY=1");
+    std::fs::write(file.path(), "limits.fragments = 0\n").unwrap();
+    gateway.signal(Signal::HUP);
+    manager.until(|note| note.starts_with("RELOADING=1\n"));
+    let refused = format!("reload refused: {} line 1: limits.fragments: is 0", file.path().display());
+    manager.until(|note| note.starts_with(&format!("STATUS={refused}")));
+    manager.until(|note| note == "READY=1");
+    // The next lines still tell it, until a reload is good.
+    manager.until(|note| note.starts_with("STATUS=0 connections") && note.contains(&refused));
+}
