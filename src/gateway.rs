@@ -151,11 +151,16 @@ type ShardThread = ExecutorJoinHandle<io::Result<()>>;
 fn start_shard(parts: Parts, cpu: usize) -> Result<ShardThread, Fatal> {
     let name = format!("shard {}", parts.number);
     let (started, is_started) = flume::bounded(1);
-    let thread = LocalExecutorBuilder::new(Placement::Fixed(cpu))
+    // Pinned here and not by `Placement::Fixed`: that reads the whole topology from /sys first, and panics
+    // where the kernel knows no package (physical_package_id is -1 under User Mode Linux, on some ARM boards).
+    let thread = LocalExecutorBuilder::new(Placement::Unbound)
         .name(&format!("shard-{}", parts.number))
         .io_memory(EXECUTOR_IO_BYTES)
         .ring_depth(EXECUTOR_RING_ENTRIES)
         .spawn(move || async move {
+            let mut only = rustix::thread::CpuSet::new();
+            only.set(cpu);
+            rustix::thread::sched_setaffinity(None, &only)?;
             let shard = Shard::new(parts)?;
             let _ = started.send(());
             shard.run().await
