@@ -16,7 +16,7 @@ use signal_hook::iterator::Signals;
 use crate::config::{Change, Config, Source};
 use crate::control::{self, Reload, Signal, SocketError};
 use crate::fatal::{self, Fatal};
-use crate::service::ServiceManager;
+use crate::service::{ServiceManager, Sockets};
 use crate::shard::listener::{self, Listener, SocketOptions};
 use crate::shard::mailbox::{Gate, Inbox, Mailbox, Owner, Request, mailbox};
 use crate::shard::{Parts, Room, Settings, Shard};
@@ -30,6 +30,7 @@ const EXECUTOR_RING_ENTRIES: usize = 64;
 /// Runs the gateway until it has drained; on SIGHUP it takes over what `source` reads. Errors: why it did
 /// not start.
 pub fn serve(config: Config, source: Source) -> Result<(), Fatal> {
+    let mut sockets = Sockets::take();
     fatal::check_host()?;
     let manager = ServiceManager::connect().map_err(|error| Fatal::thread_start("notify", error))?;
     raise_descriptor_limit();
@@ -37,8 +38,13 @@ pub fn serve(config: Config, source: Source) -> Result<(), Fatal> {
     let path = control::default_path(&config.control.socket);
     let cpus = cpus_for(config.shards)?;
     let shards = cpus.len() as u16;
-    let (addresses, listeners) = listen(&config, shards)?;
-    let socket = control::bind(&config, &path).map_err(Fatal::from)?;
+    let (addresses, listeners) = listen(&config, shards, &mut sockets)?;
+    if let Some(manager) = &manager {
+        let keep = listeners.iter().flatten().map(Listener::duplicate).collect::<io::Result<_>>();
+        manager.store(keep.map_err(|error| Fatal::thread_start("notify", error))?);
+    }
+    let socket = control::bind(&config, &path, sockets.control.take()).map_err(Fatal::from)?;
+    drop(sockets);
     let epoch = choose_epoch();
     let gate = Arc::new(Gate::default());
     let owner = Owner::new(shards);
@@ -106,20 +112,32 @@ fn cpus_for(shards: u16) -> Result<Vec<usize>, Fatal> {
     Ok(allowed.into_iter().cycle().take(count).collect())
 }
 
-/// Binds every address for every shard. Gives the addresses with the ports chosen, and each shard's
+/// Listens on every address for every shard, with the sockets that are there already first. Gives the addresses with the ports chosen, and each shard's
 /// listeners.
-fn listen(config: &Config, shards: u16) -> Result<(Vec<SocketAddr>, Vec<Vec<Listener>>), Fatal> {
+fn listen(
+    config: &Config,
+    shards: u16,
+    sockets: &mut Sockets,
+) -> Result<(Vec<SocketAddr>, Vec<Vec<Listener>>), Fatal> {
     let options = SocketOptions { send_bytes: config.limits.socket_send_bytes.bytes(), backlog: somaxconn() };
     let mut addresses = Vec::new();
     let mut listeners: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
     for &configured in &config.listen {
         let refused = |error| Fatal::listen(configured, error);
-        listener::probe(configured).map_err(refused)?;
-        let first = Listener::bind(configured, options).map_err(refused)?;
-        let address = first.address().map_err(refused)?;
-        listeners[0].push(first);
-        for others in &mut listeners[1..] {
-            others.push(Listener::bind(address, options).map_err(refused)?);
+        let mut given = sockets.take_clients(configured).into_iter();
+        if given.len() == 0 {
+            listener::probe(configured).map_err(refused)?;
+        }
+        let mut address = configured;
+        for listeners in &mut listeners {
+            let listener = match given.next() {
+                Some(socket) => Listener::inherit(socket, options),
+                None => Listener::bind(address, options),
+            };
+            let listener = listener.map_err(refused)?;
+            // The port that the kernel chose for port 0.
+            address = listener.address().map_err(refused)?;
+            listeners.push(listener);
         }
         addresses.push(address);
     }

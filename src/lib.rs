@@ -30,7 +30,7 @@
 //! | [`shard`] | one core: its clients, who they are, what they subscribed to, the tape, the loop |
 //! | [`ring`] | io_uring in batches; the only `unsafe` |
 //! | [`wire`] | the protocols of clients as pure machines: HTTP, WebSocket, `corecast.v1`, event streams, polls |
-//! | [`service`] | systemd: what it is told, and what it asked for |
+//! | [`service`] | systemd: what it is told, what it asked for, the sockets it keeps |
 //! | [`fatal`] | what can be wrong with the machine at start, with exit statuses and what to type |
 //! | [`config`] | the one typed configuration: file, variables, flags, bounds |
 //! | [`message`] | the words that everybody shares: users, topics, positions, messages |

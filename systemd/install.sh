@@ -9,7 +9,7 @@ set -eu
 cd "$(dirname "$0")/.."
 root=${DESTDIR:-}
 binary=/usr/local/bin/corecast
-unit=/etc/systemd/system/corecast.service
+units=/etc/systemd/system
 config=/etc/corecast/corecast.toml
 
 live() { [ -z "$root" ]; }
@@ -20,9 +20,10 @@ fi
 
 if [ "${1:-}" = --uninstall ]; then
     if live; then
-        systemctl disable --now corecast.service 2>/dev/null || true
+        systemctl disable --now corecast.socket corecast.service 2>/dev/null || true
     fi
-    rm -f "$root$binary" "$root$unit" "$root/etc/sysusers.d/corecast.conf" "$root/etc/tmpfiles.d/corecast.conf"
+    rm -f "$root$binary" "$root$units/corecast.service" "$root$units/corecast.socket" \
+        "$root/etc/sysusers.d/corecast.conf" "$root/etc/tmpfiles.d/corecast.conf"
     if [ -f "$root$config" ] && cmp -s systemd/corecast.toml "$root$config"; then
         rm "$root$config"
         rmdir "$root/etc/corecast"
@@ -44,8 +45,8 @@ if [ ! -x "$built" ]; then
     exit 1
 fi
 install -D -m 0755 "$built" "$root$binary"
-mkdir -p "$root/etc/systemd/system"
-sed "s,/usr/bin/corecast,$binary," systemd/corecast.service >"$root$unit"
+install -D -m 0644 systemd/corecast.socket "$root$units/corecast.socket"
+sed "s,/usr/bin/corecast,$binary," systemd/corecast.service >"$root$units/corecast.service"
 install -D -m 0644 systemd/corecast.sysusers "$root/etc/sysusers.d/corecast.conf"
 install -D -m 0644 systemd/corecast.tmpfiles "$root/etc/tmpfiles.d/corecast.conf"
 if [ -f "$root$config" ] && ! cmp -s systemd/corecast.toml "$root$config"; then

@@ -28,6 +28,7 @@ mod supervision;
 pub mod tickets;
 
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -68,9 +69,12 @@ pub enum Signal {
     Reload(Reload),
 }
 
-/// Binds the control socket. See `socket::bind`.
-pub fn bind(config: &Config, path: &Path) -> Result<BoundSocket, SocketError> {
-    socket::bind(config, path)
+/// The control socket: `given` by the service manager, else bound at `path`. See `socket::bind`.
+pub fn bind(config: &Config, path: &Path, given: Option<UnixListener>) -> Result<BoundSocket, SocketError> {
+    match given {
+        Some(listener) => socket::inherit(config, path, listener),
+        None => socket::bind(config, path),
+    }
 }
 
 /// What control is made from.

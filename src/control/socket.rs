@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -156,8 +157,8 @@ impl Allowed {
 pub struct BoundSocket {
     listener: OwnedFd,
     path: PathBuf,
-    /// Device and inode of our file.
-    identity: (u64, u64),
+    /// Device and inode of our file; `None` where it is the service manager's.
+    identity: Option<(u64, u64)>,
     allowed: Allowed,
 }
 
@@ -204,7 +205,7 @@ impl Drop for BoundSocket {
     fn drop(&mut self) {
         // Only if it is still ours: after a forced second start the file belongs to the other gateway.
         let ours = std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
+            .is_ok_and(|found| Some((found.dev(), found.ino())) == self.identity);
         if ours {
             let _ = std::fs::remove_file(&self.path);
         }
@@ -242,7 +243,23 @@ pub fn bind(config: &Config, path: &Path) -> Result<BoundSocket, SocketError> {
         }
     };
     let allowed = Allowed::new(&config.control);
-    Ok(BoundSocket { listener, path: path.to_owned(), identity: (found.dev(), found.ino()), allowed })
+    Ok(BoundSocket { listener, path: path.to_owned(), identity: Some((found.dev(), found.ino())), allowed })
+}
+
+/// Goes on with a socket that the service manager listens on. Its file and mode are the manager's.
+///
+/// Errors: `Foreign` when it does not lie at `path`, where clients look for it.
+pub fn inherit(config: &Config, path: &Path, listener: UnixListener) -> Result<BoundSocket, SocketError> {
+    let lies_at = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
+    if lies_at.as_deref() != Some(path) {
+        let what = "another socket than that of the socket unit (ListenStream=)";
+        return Err(SocketError::Foreign { path: path.to_owned(), what });
+    }
+    // systemd hands it over blocking.
+    let prepared = listener.set_nonblocking(true);
+    prepared.map_err(|error| SocketError::new(path, "use the service manager's socket", error))?;
+    let allowed = Allowed::new(&config.control);
+    Ok(BoundSocket { listener: listener.into(), path: path.to_owned(), identity: None, allowed })
 }
 
 /// Makes `directory` with mode 0750 where it is missing; leaves the mode of one that is there alone.
@@ -329,8 +346,6 @@ fn probe(path: &Path) -> Result<(), Errno> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
-
     use super::*;
 
     fn place() -> (tempfile::TempDir, PathBuf) {

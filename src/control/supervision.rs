@@ -171,7 +171,7 @@ mod tests {
             turning.iter().for_each(|shard| shard.give_sign_of_life());
             now += Duration::from_secs(10);
             supervision.handle_tick(&mut sequencer, &drain, now);
-            told.drain().filter(|note| *note == Note::Alive).count()
+            told().into_iter().filter(|note| *note == Note::Alive).count()
         };
         let [first, second] = &shards;
         assert_eq!(round(&[first, second]), 1);
@@ -190,7 +190,7 @@ mod tests {
         let mut supervision = Supervision::begin(manager, &sequencer, now);
         shards.iter().for_each(Inbox::give_sign_of_life);
         supervision.handle_tick(&mut sequencer, &Drain::default(), now + Duration::from_secs(10));
-        assert_eq!(told.drain().collect::<Vec<_>>(), [Note::Ready, Note::Alive]);
+        assert_eq!(told(), [Note::Ready, Note::Alive]);
     }
 
     #[test]
@@ -213,7 +213,7 @@ mod tests {
         for second in 0..3 {
             supervision.handle_tick(&mut sequencer, &drain, now + Duration::from_secs(second));
         }
-        let notes: Vec<_> = told.drain().collect();
+        let notes = told();
         let extend = Note::Extend(EXTEND_BY);
         assert_eq!(notes, [Note::Ready, Note::Stopping, extend.clone(), extend.clone(), extend]);
     }

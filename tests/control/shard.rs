@@ -47,7 +47,7 @@ impl Gateway {
             threads.push(std::thread::spawn(move || shard.run()));
         }
         let shards = Shards { mailboxes, owner: Owner::new(SHARDS) };
-        let socket = control::bind(&config, &dir.path().join("control.sock")).expect("binds");
+        let socket = control::bind(&config, &dir.path().join("control.sock"), None).expect("binds");
         let (config, shared) = (Arc::new(config), gate.clone());
         let parts = Parts {
             socket,

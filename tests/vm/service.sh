@@ -120,6 +120,48 @@ ok "a shard that stalls brings a restart"
 rm -r /etc/systemd/system/corecast.service.d
 systemctl daemon-reload
 
+# Connects all the while, one after the other, and writes down what came of each.
+cat >/tmp/connect.py <<'PYTHON'
+import collections, socket, sys, time
+seen = collections.Counter()
+ends = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < ends:
+    client = socket.socket(socket.AF_UNIX if sys.argv[1].startswith("/") else socket.AF_INET)
+    client.settimeout(10)
+    try:
+        client.connect(sys.argv[1] if sys.argv[1].startswith("/") else ("127.0.0.1", int(sys.argv[1])))
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        seen["answered" if client.recv(100) else "closed unanswered"] += 1
+    except OSError as error:
+        seen[type(error).__name__] += 1
+    client.close()
+print(*(f"{what}={count}" for what, count in seen.items()))
+PYTHON
+python3 /tmp/connect.py 8080 6 >/tmp/connects &
+connects=$!
+sleep 1
+systemctl restart corecast.service
+systemctl kill -s KILL corecast.service
+wait $connects
+if grep -qE 'Refused|Timeout' /tmp/connects; then fail "connects over two restarts: $(cat /tmp/connects)"; fi
+ok "over a restart and a crash no connect is refused: $(cat /tmp/connects)"
+
+systemctl stop corecast.service
+systemctl enable --now corecast.socket 2>/dev/null
+[ "$(property ActiveState)" = inactive ] || fail "the socket unit started it"
+push first || fail "a push does not start it"
+[ "$(property ActiveState)" = active ] || fail "it is not active"
+for n in $(seq 30); do push "$n" || echo "push $n" >>/tmp/failed; done &
+pushes=$!
+systemctl restart corecast.service
+wait $pushes
+[ ! -e /tmp/failed ] || fail "$(cat /tmp/failed) failed"
+[ -S /run/corecast/control.sock ] || fail "the socket is gone"
+ok "with corecast.socket a push starts the service, and pushes wait over a restart"
+systemctl disable --now corecast.socket 2>/dev/null
+systemctl stop corecast.service
+systemctl start corecast.service
+
 echo 'nonsense = 1' >>/etc/corecast/corecast.toml
 systemctl restart corecast.service 2>/dev/null || true
 eventually '[ "$(property ActiveState)" = failed ]'
