@@ -1,5 +1,7 @@
-//! Where log lines go: standard error, as text or JSON, filtered by `log.level`.
+//! Where log lines go: standard error, as text or JSON, filtered by `log.level`; or the journal with their
+//! fields, where standard error is its pipe and text is wanted.
 
+use std::ffi::OsStr;
 use std::io::IsTerminal;
 
 use tracing_subscriber::layer::SubscriberExt;
@@ -20,6 +22,7 @@ pub(super) fn start(log: &config::Log) -> Result<Filter, ConfigError> {
     let lines = fmt::layer().with_writer(std::io::stderr);
     // Fails only where a test in this process has started one before.
     let _ = match log.format {
+        LogFormat::Text if let Some(journal) = journal() => registry.with(journal).try_init(),
         LogFormat::Text => registry.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init(),
         LogFormat::Json => registry.with(lines.json().with_ansi(false)).try_init(),
     };
@@ -31,10 +34,41 @@ pub(super) fn start(log: &config::Log) -> Result<Filter, ConfigError> {
     }))
 }
 
+/// The journal, where standard error leads there: a level becomes its PRIORITY, a field `shard` is
+/// CORECAST_SHARD. `None` too where its socket is not to be had: then lines are better than nothing.
+fn journal() -> Option<tracing_journald::Layer> {
+    let stream = std::env::var_os("JOURNAL_STREAM")?;
+    let stderr = rustix::fs::fstat(std::io::stderr()).ok()?;
+    if !is_stream(&stream, stderr.st_dev, stderr.st_ino) {
+        return None;
+    }
+    let journal = tracing_journald::layer().ok()?;
+    Some(journal.with_field_prefix(Some("CORECAST".to_owned())))
+}
+
+/// Whether JOURNAL_STREAM, `<device>:<inode>` in decimal, names this file (systemd.exec(5)): inherited by a
+/// process whose standard error leads elsewhere, it does not.
+fn is_stream(stream: &OsStr, device: u64, inode: u64) -> bool {
+    stream.to_str() == Some(&format!("{device}:{inode}"))
+}
+
 fn parse(log: &config::Log) -> Result<EnvFilter, ConfigError> {
     EnvFilter::try_new(&log.level).map_err(|error| ConfigError::Value {
         key: Some("log.level".to_owned()),
         origin: Origin::Default,
         message: error.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn issue_5_the_journal_is_meant_only_where_standard_error_is_its_pipe() {
+        assert!(is_stream(OsStr::new("8:1234"), 8, 1234));
+        for other in ["8:12345", "9:1234", "8:1234 ", "8", "", "1234:8"] {
+            assert!(!is_stream(OsStr::new(other), 8, 1234), "{other}");
+        }
+    }
 }

@@ -70,6 +70,11 @@ eventually 'property StatusText | grep -q "reload refused: /etc/corecast/corecas
 [ "$(property ActiveState)" = active ] || fail "a refused reload ended it"
 push still
 eventually 'grep -q "^data: still" /tmp/one'
+journalctl -u corecast.service -o json CORECAST_CHANGED=limits.message_bytes |
+    grep '"MESSAGE":"configuration reloaded"' | grep '"PRIORITY":"[56]"' | grep -q '"SYSLOG_IDENTIFIER":"corecast"' ||
+    fail "the journal has no field: $(journalctl -u corecast.service -o json | tail -n 3)"
+journalctl -u corecast.service -p err | grep -q 'reload refused' || fail "no line of priority err"
+ok "the journal has levels and fields"
 ok "a good reload holds, a bad one is refused, and the client stays"
 cp systemd/corecast.toml /etc/corecast/corecast.toml
 systemctl reload corecast.service
