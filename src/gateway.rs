@@ -10,14 +10,15 @@ use std::sync::Arc;
 
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
 use rustix::process::{Resource, Rlimit};
-use signal_hook::consts::signal::{SIGINT, SIGTERM};
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::Config;
-use crate::control::{self, BoundSocket, Signal, SocketError};
+use crate::config::{Change, Config, Source};
+use crate::control::{self, Reload, Signal, SocketError};
 use crate::fatal::{self, Fatal};
+use crate::service::{ServiceManager, Sockets};
 use crate::shard::listener::{self, Listener, SocketOptions};
-use crate::shard::mailbox::{Gate, Inbox, Mailbox, Owner, Report, mailbox};
+use crate::shard::mailbox::{Gate, Inbox, Mailbox, Owner, Request, mailbox};
 use crate::shard::{Parts, Room, Settings, Shard};
 
 /// Descriptors kept for everything that is not a client: at least this many, or a hundredth.
@@ -26,15 +27,24 @@ const RESERVE_MIN: u64 = 256;
 const EXECUTOR_IO_BYTES: usize = 64 << 10;
 const EXECUTOR_RING_ENTRIES: usize = 64;
 
-/// Runs the gateway until it has drained. Errors: why it did not start.
-pub fn serve(config: Config) -> Result<(), Fatal> {
+/// Runs the gateway until it has drained; on SIGHUP it takes over what `source` reads. Errors: why it did
+/// not start.
+pub fn serve(config: Config, source: Source) -> Result<(), Fatal> {
+    let mut sockets = Sockets::take();
     fatal::check_host()?;
-    let room = raise_descriptor_limit(&config)?;
+    let manager = ServiceManager::connect().map_err(|error| Fatal::thread_start("notify", error))?;
+    raise_descriptor_limit();
+    let room = room(&config)?;
     let path = control::default_path(&config.control.socket);
     let cpus = cpus_for(config.shards)?;
     let shards = cpus.len() as u16;
-    let (addresses, listeners) = listen(&config, shards)?;
-    let socket = control::bind(&config, &path).map_err(Fatal::from)?;
+    let (addresses, listeners) = listen(&config, shards, &mut sockets)?;
+    if let Some(manager) = &manager {
+        let keep = listeners.iter().flatten().map(Listener::duplicate).collect::<io::Result<_>>();
+        manager.store(keep.map_err(|error| Fatal::thread_start("notify", error))?);
+    }
+    let socket = control::bind(&config, &path, sockets.control.take()).map_err(Fatal::from)?;
+    drop(sockets);
     let epoch = choose_epoch();
     let gate = Arc::new(Gate::default());
     let owner = Owner::new(shards);
@@ -58,10 +68,13 @@ pub fn serve(config: Config) -> Result<(), Fatal> {
     }
     drop(reports);
     let (signals, signals_in) = flume::unbounded();
-    listen_to_signals(signals).map_err(|error| Fatal::thread_start("signals", error))?;
+    let reloader = Reloader { source, config: config.clone() };
+    listen_to_signals(signals, reloader).map_err(|error| Fatal::thread_start("signals", error))?;
     let shards = control::Shards { mailboxes, owner };
     announce(&addresses, &path, threads.len(), config.web.demo);
-    run_control(socket, config, epoch, shards, gate, reports_in, signals_in)?;
+    let config = Arc::new(config);
+    let (reports, signals) = (reports_in, signals_in);
+    run_control(control::Parts { socket, config, epoch, shards, gate, reports, signals, manager })?;
     for thread in threads {
         // A shard that failed has aborted the process (Rule 6): what is left is the ordinary end.
         let _ = thread.join();
@@ -70,13 +83,16 @@ pub fn serve(config: Config) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// Raises the soft limit to the hard one. Gives the clients that it leaves room for, or the configured
-/// number of them.
-fn raise_descriptor_limit(config: &Config) -> Result<Room, Fatal> {
+/// Raises the soft limit to the hard one.
+fn raise_descriptor_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     // A refusal leaves the soft limit as it was: it counts either way.
     let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+}
+
+/// The clients that the descriptor limit leaves room for, or the configured number of them.
+fn room(config: &Config) -> Result<Room, Fatal> {
     let nofile = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(1 << 30);
     let reserve = RESERVE_MIN.max(nofile / 100);
     let wanted = u64::from(config.limits.connections);
@@ -96,20 +112,32 @@ fn cpus_for(shards: u16) -> Result<Vec<usize>, Fatal> {
     Ok(allowed.into_iter().cycle().take(count).collect())
 }
 
-/// Binds every address for every shard. Gives the addresses with the ports chosen, and each shard's
+/// Listens on every address for every shard, with the sockets that are there already first. Gives the addresses with the ports chosen, and each shard's
 /// listeners.
-fn listen(config: &Config, shards: u16) -> Result<(Vec<SocketAddr>, Vec<Vec<Listener>>), Fatal> {
+fn listen(
+    config: &Config,
+    shards: u16,
+    sockets: &mut Sockets,
+) -> Result<(Vec<SocketAddr>, Vec<Vec<Listener>>), Fatal> {
     let options = SocketOptions { send_bytes: config.limits.socket_send_bytes.bytes(), backlog: somaxconn() };
     let mut addresses = Vec::new();
     let mut listeners: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
     for &configured in &config.listen {
         let refused = |error| Fatal::listen(configured, error);
-        listener::probe(configured).map_err(refused)?;
-        let first = Listener::bind(configured, options).map_err(refused)?;
-        let address = first.address().map_err(refused)?;
-        listeners[0].push(first);
-        for others in &mut listeners[1..] {
-            others.push(Listener::bind(address, options).map_err(refused)?);
+        let mut given = sockets.take_clients(configured).into_iter();
+        if given.len() == 0 {
+            listener::probe(configured).map_err(refused)?;
+        }
+        let mut address = configured;
+        for listeners in &mut listeners {
+            let listener = match given.next() {
+                Some(socket) => Listener::inherit(socket, options),
+                None => Listener::bind(address, options),
+            };
+            let listener = listener.map_err(refused)?;
+            // The port that the kernel chose for port 0.
+            address = listener.address().map_err(refused)?;
+            listeners.push(listener);
         }
         addresses.push(address);
     }
@@ -141,8 +169,8 @@ type ShardThread = ExecutorJoinHandle<io::Result<()>>;
 fn start_shard(parts: Parts, cpu: usize) -> Result<ShardThread, Fatal> {
     let name = format!("shard {}", parts.number);
     let (started, is_started) = flume::bounded(1);
-    // Pinned by us: `Placement::Fixed` reads the CPUs from /sys and panics where that is masked or empty, as
-    // in some containers and in User Mode Linux (glommio 0.9).
+    // Pinned here and not by `Placement::Fixed`: that reads the whole topology from /sys first, and panics
+    // where the kernel knows no package (physical_package_id is -1 under User Mode Linux, on some ARM boards).
     let thread = LocalExecutorBuilder::new(Placement::Unbound)
         .name(&format!("shard-{}", parts.number))
         .io_memory(EXECUTOR_IO_BYTES)
@@ -192,30 +220,72 @@ impl From<SocketError> for Fatal {
 }
 
 /// Runs control on a thread and executor of its own, unpinned, until it ends.
-fn run_control(
-    socket: BoundSocket,
-    config: Config,
-    epoch: u32,
-    shards: control::Shards,
-    gate: Arc<Gate>,
-    reports: flume::Receiver<Report>,
-    signals: flume::Receiver<Signal>,
-) -> Result<(), Fatal> {
+fn run_control(parts: control::Parts) -> Result<(), Fatal> {
     let thread = LocalExecutorBuilder::new(Placement::Unbound)
         .name("control")
         .io_memory(EXECUTOR_IO_BYTES)
         .ring_depth(EXECUTOR_RING_ENTRIES)
-        .spawn(move || control::run(socket, Arc::new(config), epoch, shards, gate, reports, signals))
+        .spawn(move || control::run(parts))
         .map_err(|error| Fatal::thread_start("control", io_error(error)))?;
     thread.join().map_err(|error| Fatal::thread_start("control", io_error(error)))
 }
 
-/// SIGTERM and SIGINT drain; the second one ends at once.
-fn listen_to_signals(signals: flume::Sender<Signal>) -> io::Result<()> {
-    let mut hook = Signals::new([SIGTERM, SIGINT])?;
+/// Reads the configuration again.
+#[derive(Debug)]
+struct Reloader {
+    source: Source,
+    /// The one in effect.
+    config: Config,
+}
+
+impl Reloader {
+    /// What is there to take over, or why it is refused whole. Says which keys changed, and which need a
+    /// restart.
+    fn reload(&mut self) -> Reload {
+        match self.read() {
+            Ok((Change { config, taken, kept }, room)) => {
+                tracing::info!(changed = taken.join(", "), "configuration reloaded");
+                if !kept.is_empty() {
+                    tracing::warn!("a restart is needed for: {}; they stay as they were", kept.join(", "));
+                }
+                (self.source.filter_log)(&config.log);
+                self.config = config.clone();
+                let adopt = Request::Adopt(Arc::new(Settings::new(&config, room)));
+                Reload::Good { config: Arc::new(config), adopt }
+            }
+            Err(why) => {
+                tracing::error!("reload refused, the old configuration stays: {why}");
+                Reload::Bad { why }
+            }
+        }
+    }
+
+    /// Errors: what is wrong, in one line.
+    fn read(&self) -> Result<(Change, Room), String> {
+        let line = |text: String| text.lines().next().unwrap_or_default().to_owned();
+        let read = (self.source.read)().map_err(|error| line(error.to_string()))?;
+        let change = Change::new(&self.config, read);
+        match room(&change.config) {
+            Ok(room) => Ok((change, room)),
+            Err(Fatal::Descriptors { limit, needed }) => {
+                Err(format!("limits.connections needs {needed} file descriptors, and the limit is {limit}"))
+            }
+            Err(fatal) => Err(line(fatal.to_string())),
+        }
+    }
+}
+
+/// SIGTERM and SIGINT drain; the second one ends at once. SIGHUP reloads.
+fn listen_to_signals(signals: flume::Sender<Signal>, mut reloader: Reloader) -> io::Result<()> {
+    let mut hook = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let wait = move || {
         let mut heard = 0;
         for signal in hook.forever() {
+            if signal == SIGHUP {
+                let _ = signals.send(Signal::Reload(Reload::Begins));
+                let _ = signals.send(Signal::Reload(reloader.reload()));
+                continue;
+            }
             heard += 1;
             if heard > 1 {
                 tracing::info!(signal, "told twice: ending at once");

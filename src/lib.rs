@@ -24,12 +24,13 @@
 //! | room | what it does |
 //! |---|---|
 //! | [`cli`] | the command line; asks a running gateway through `client` |
-//! | [`gateway`] | starts shards and control, hears signals, waits for the end |
+//! | [`gateway`] | starts shards and control, hears signals, reloads, waits for the end |
 //! | [`client`] | the Rust client of the control socket, blocking |
 //! | [`control`] | the control socket, both its protocols, and the one sequencer of all pushes |
 //! | [`shard`] | one core: its clients, who they are, what they subscribed to, the tape, the loop |
 //! | [`ring`] | io_uring in batches; the only `unsafe` |
 //! | [`wire`] | the protocols of clients as pure machines: HTTP, WebSocket, `corecast.v1`, event streams, polls |
+//! | [`service`] | systemd: what it is told, what it asked for, the sockets it keeps |
 //! | [`fatal`] | what can be wrong with the machine at start, with exit statuses and what to type |
 //! | [`config`] | the one typed configuration: file, variables, flags, bounds |
 //! | [`message`] | the words that everybody shares: users, topics, positions, messages |
@@ -77,6 +78,7 @@ pub mod fatal;
 pub mod gateway;
 pub mod message;
 pub mod ring;
+pub mod service;
 pub mod shard;
 pub mod stats;
 pub mod wire;

@@ -1,28 +1,74 @@
-//! Where log lines go: standard error, as text or JSON, filtered by `log.level`.
+//! Where log lines go: standard error, as text or JSON, filtered by `log.level`; or the journal with their
+//! fields, where standard error is its pipe and text is wanted.
 
+use std::ffi::OsStr;
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt, reload};
 
 use crate::config::{self, ConfigError, LogFormat, Origin};
 
-/// Starts logging for the rest of the process. Colours only where a terminal reads; controls in what is
-/// logged are escaped by the formatter. Errors: `ConfigError::Value` for `log.level`, which `config::load`
-/// has refused already.
-pub(super) fn start(log: &config::Log) -> Result<(), ConfigError> {
-    let filter = EnvFilter::try_new(&log.level).map_err(|error| ConfigError::Value {
+/// Filters the log by another `log.level`.
+type Filter = Box<dyn Fn(&config::Log) + Send>;
+
+/// Starts logging for the rest of the process, and gives what changes its filter. Colours only where a
+/// terminal reads; controls in what is logged are escaped by the formatter. Errors: `ConfigError::Value` for
+/// `log.level`, which `config::load` has refused already.
+pub(super) fn start(log: &config::Log) -> Result<Filter, ConfigError> {
+    let (filter, handle) = reload::Layer::new(parse(log)?);
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    // Fails only where a test in this process has started one before.
+    let _ = match log.format {
+        LogFormat::Text if let Some(journal) = journal() => registry.with(journal).try_init(),
+        LogFormat::Text => registry.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init(),
+        LogFormat::Json => registry.with(lines.json().with_ansi(false)).try_init(),
+    };
+    Ok(Box::new(move |log| {
+        // Neither can be: the level was checked, and the log lives as long as the process.
+        if let Ok(filter) = parse(log) {
+            let _ = handle.reload(filter);
+        }
+    }))
+}
+
+/// The journal, where standard error leads there: a level becomes its PRIORITY, a field `shard` is
+/// CORECAST_SHARD. `None` too where its socket is not to be had: then lines are better than nothing.
+fn journal() -> Option<tracing_journald::Layer> {
+    let stream = std::env::var_os("JOURNAL_STREAM")?;
+    let stderr = rustix::fs::fstat(std::io::stderr()).ok()?;
+    if !is_stream(&stream, stderr.st_dev, stderr.st_ino) {
+        return None;
+    }
+    let journal = tracing_journald::layer().ok()?;
+    Some(journal.with_field_prefix(Some("CORECAST".to_owned())))
+}
+
+/// Whether JOURNAL_STREAM, `<device>:<inode>` in decimal, names this file (systemd.exec(5)): inherited by a
+/// process whose standard error leads elsewhere, it does not.
+fn is_stream(stream: &OsStr, device: u64, inode: u64) -> bool {
+    stream.to_str() == Some(&format!("{device}:{inode}"))
+}
+
+fn parse(log: &config::Log) -> Result<EnvFilter, ConfigError> {
+    EnvFilter::try_new(&log.level).map_err(|error| ConfigError::Value {
         key: Some("log.level".to_owned()),
         origin: Origin::Default,
         message: error.to_string(),
-    })?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    // Fails only where a test in this process has started one before.
-    let _ = match log.format {
-        LogFormat::Text => lines.try_init(),
-        LogFormat::Json => lines.json().with_ansi(false).try_init(),
-    };
-    Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn issue_5_the_journal_is_meant_only_where_standard_error_is_its_pipe() {
+        assert!(is_stream(OsStr::new("8:1234"), 8, 1234));
+        for other in ["8:12345", "9:1234", "8:1234 ", "8", "", "1234:8"] {
+            assert!(!is_stream(OsStr::new(other), 8, 1234), "{other}");
+        }
+    }
 }

@@ -21,16 +21,16 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::client::Client;
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::control::command::{Answer, Command};
 use crate::control::default_path;
 use crate::fatal::Fatal;
 
 use failure::Failure;
 
-/// Starts the gateway and returns when it has ended: `gateway::serve`. Given from outside, so that
+/// Starts the gateway and returns when it has ended: `gateway::serve`. The source is for reloads. Given from outside, so that
 /// nothing here depends on the gateway's rooms.
-pub type Serve = fn(Config) -> Result<(), Fatal>;
+pub type Serve = fn(Config, Source) -> Result<(), Fatal>;
 
 /// A push gateway for Linux: clients connect over TCP, pushes come from a Unix socket.
 ///

@@ -10,10 +10,10 @@ use toml::{Table, Value};
 
 use super::failure::Failure;
 use super::{Serve, log, print_json, print_line};
-use crate::config::{self, Config, ConfigError, Origin};
+use crate::config::{self, Config, ConfigError, Origin, Source};
 
 /// What the configuration is made of; `serve` and `config` take the same.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct ConfigFlags {
     /// The configuration file, instead of CORECAST_CONFIG; without either none is read
     #[arg(long, value_name = "FILE")]
@@ -76,8 +76,10 @@ impl ConfigFlags {
 /// Runs the gateway until it is told to end.
 pub(super) fn serve(flags: &ConfigFlags, socket: Option<&Path>, serve: Serve) -> Result<(), Failure> {
     let config = flags.load(socket)?;
-    log::start(&config.log)?;
-    serve(config).map_err(Failure::Fatal)
+    let filter_log = log::start(&config.log)?;
+    let (flags, socket) = (flags.clone(), socket.map(Path::to_owned));
+    let read = Box::new(move || flags.load(socket.as_deref()));
+    serve(config, Source { read, filter_log }).map_err(Failure::Fatal)
 }
 
 /// Prints the effective configuration.

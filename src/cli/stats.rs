@@ -125,6 +125,8 @@ mod tests {
             accepted: 17,
             refused: 3,
             busy: 1,
+            reloads: 0,
+            reloads_refused: 0,
             control_clients: 1,
             shards: vec![shard, second],
         }

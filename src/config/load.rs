@@ -331,7 +331,8 @@ fn read(sample: &Value, text: &str) -> Value {
     }
 }
 
-fn leaves(table: Table) -> Vec<(String, Value)> {
+/// Every key below `table` with its value.
+pub(super) fn leaves(table: Table) -> Vec<(String, Value)> {
     let below = |(name, value): (String, Value)| match value {
         Value::Table(inner) => {
             let inner = leaves(inner).into_iter();

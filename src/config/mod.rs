@@ -2,14 +2,16 @@
 //!
 //! Every key is optional. `systemd/corecast.toml` shows each with its default; a test keeps the two
 //! equal. Flags beat `CORECAST_*` variables beat the file.
-//! Never read again once the gateway runs: there is no reload. Next: `load` for where values come
+//! Read again on SIGHUP (`reload`: what of it a running gateway takes over). Next: `load` for where values come
 //! from and who is blamed for a bad one, `check` for what they must be, `size` for `"64KiB"`.
 
 mod check;
 mod load;
+mod reload;
 mod size;
 
 pub use load::{ConfigError, Origin, assign, environment, load};
+pub use reload::{Change, Source};
 pub use size::{BadByteSize, ByteSize};
 
 use std::net::SocketAddr;

@@ -184,6 +184,10 @@ pub struct Stats {
     pub refused: u64,
     /// Of `refused`: for want of room in a mailbox.
     pub busy: u64,
+    /// Other configurations taken over.
+    pub reloads: u64,
+    /// Other configurations refused.
+    pub reloads_refused: u64,
     /// Control clients connected now.
     pub control_clients: u64,
     /// Each shard's.

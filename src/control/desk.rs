@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::command::{Answer, Command, CommandError, ErrorCode, Push, Stats};
 use super::drain::Drain;
+use super::reload::Reloads;
 use super::sequencer::{Outcome, Sequencer};
 use super::tickets::Waiter;
 use crate::config::Config;
@@ -50,15 +51,19 @@ pub struct Desk {
     pub drain: Drain,
     /// Clients of the control socket.
     pub clients: u64,
+    /// Other configurations so far.
+    pub reloads: Reloads,
+    /// The one in effect.
+    pub config: Arc<Config>,
     gate: Arc<Gate>,
-    config: Arc<Config>,
     started: Instant,
 }
 
 impl Desk {
     /// Begins at `now`.
     pub fn new(sequencer: Sequencer, gate: Arc<Gate>, config: Arc<Config>, now: Instant) -> Self {
-        Self { sequencer, drain: Drain::default(), clients: 0, gate, config, started: now }
+        let (drain, reloads) = (Drain::default(), Reloads::default());
+        Self { sequencer, drain, clients: 0, reloads, config, gate, started: now }
     }
 
     /// Does what `command` asks.
@@ -135,6 +140,7 @@ impl Desk {
         match outcome {
             Outcome::Answer(answer) => answer,
             Outcome::Stats(shards) => Answer::Stats(Box::new(self.stats(shards, now))),
+            Outcome::Done => unreachable!("no command of a client is answered by nothing"),
         }
     }
 
@@ -148,6 +154,8 @@ impl Desk {
             accepted: counts.accepted,
             refused: counts.refused,
             busy: counts.busy,
+            reloads: self.reloads.taken,
+            reloads_refused: self.reloads.refused,
             control_clients: self.clients,
             shards,
         }

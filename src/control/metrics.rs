@@ -57,6 +57,9 @@ pub fn text(stats: &Stats) -> http::Answer {
     };
     one("corecast_pushes_accepted_total", "counter", "Pushes accepted.", stats.accepted);
     one("corecast_pushes_refused_total", "counter", "Pushes refused.", stats.refused);
+    one("corecast_reloads_total", "counter", "Configurations taken over by a reload.", stats.reloads);
+    let refused = stats.reloads_refused;
+    one("corecast_reloads_refused_total", "counter", "Reloads refused for a bad configuration.", refused);
     one("corecast_pushes_busy_total", "counter", "Pushes refused for want of room in a mailbox.", stats.busy);
     one("corecast_position", "gauge", "Sequence number of the newest push.", stats.position.seq);
     one("corecast_control_clients", "gauge", "Clients of the control socket now.", stats.control_clients);
@@ -137,6 +140,8 @@ mod tests {
             accepted: 9,
             refused: 2,
             busy: 1,
+            reloads: 1,
+            reloads_refused: 0,
             control_clients: 1,
             shards,
         }

@@ -20,12 +20,15 @@ mod output;
 mod peer;
 mod poller;
 pub mod push;
+mod reload;
 mod routes;
 pub mod sequencer;
 pub mod socket;
+mod supervision;
 pub mod tickets;
 
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,15 +39,17 @@ use desk::Desk;
 use peer::{Peer, PeerLimits, READ_BYTES};
 pub use poller::Channel;
 use poller::{EventFlags, LISTENER, Poller};
+pub use reload::{Reload, Reloads};
 pub use routes::stats_json;
 pub use sequencer::Shards;
 use sequencer::{Outcome, Sequencer};
 pub use socket::{BoundSocket, SocketError, default_path};
+use supervision::Supervision;
 use tickets::{ClientId, Waiter};
 
 use crate::config::Config;
-use crate::shard::mailbox::{Event, Gate, Report};
-use crate::wire::request::HeadLimits;
+use crate::service::ServiceManager;
+use crate::shard::mailbox::{Event, Gate, Report, Request};
 
 /// Clients beyond `control.clients` that are told so; beyond them an accepted client is just closed.
 const REFUSED_MAX: usize = 16;
@@ -56,34 +61,50 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What the gateway tells control.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Signal {
     /// Drain over `timeouts.drain`, then return.
     Drain,
+    /// The configuration is read again.
+    Reload(Reload),
 }
 
-/// Binds the control socket. See `socket::bind`.
-pub fn bind(config: &Config, path: &Path) -> Result<BoundSocket, SocketError> {
-    socket::bind(config, path)
+/// The control socket: `given` by the service manager, else bound at `path`. See `socket::bind`.
+pub fn bind(config: &Config, path: &Path, given: Option<UnixListener>) -> Result<BoundSocket, SocketError> {
+    match given {
+        Some(listener) => socket::inherit(config, path, listener),
+        None => socket::bind(config, path),
+    }
+}
+
+/// What control is made from.
+#[derive(Debug)]
+pub struct Parts {
+    /// The control socket.
+    pub socket: BoundSocket,
+    /// The effective configuration.
+    pub config: Arc<Config>,
+    /// The gateway's epoch.
+    pub epoch: u32,
+    /// All shards.
+    pub shards: Shards,
+    /// What they share.
+    pub gate: Arc<Gate>,
+    /// Where they send what they report.
+    pub reports: flume::Receiver<Report>,
+    /// Where the signal thread sends.
+    pub signals: flume::Receiver<Signal>,
+    /// Who is to be told how it goes.
+    pub manager: Option<ServiceManager>,
 }
 
 /// Serves the control socket on this executor until a drain is over and all shards have reported
 /// `Stopped` (or are gone); the socket's file is removed then.
 ///
-/// `reports` is where the shards send theirs, `signals` where the signal thread does.
-///
 /// Panics when not even the few descriptors for waiting are to be had, or waiting itself fails: then
 /// nothing can be commanded any more (Rule 6).
-pub async fn run(
-    socket: BoundSocket,
-    config: Arc<Config>,
-    epoch: u32,
-    shards: Shards,
-    gate: Arc<Gate>,
-    reports: flume::Receiver<Report>,
-    signals: flume::Receiver<Signal>,
-) {
-    let mut control = Control::new(socket, config, epoch, shards, gate, reports, signals);
+pub async fn run(parts: Parts) {
+    let mut control = Control::new(parts);
     while !control.desk.drain.is_over() {
         control.turn().await;
     }
@@ -100,6 +121,9 @@ pub struct Control {
     clients_max: usize,
     limits: PeerLimits,
     desk: Desk,
+    /// A configuration that the shards are still to be asked to take over.
+    adopting: Option<(Arc<Config>, Request)>,
+    supervision: Option<Supervision>,
     gate: Arc<Gate>,
     reports: Channel<Report>,
     signals: Channel<Signal>,
@@ -116,38 +140,24 @@ struct Slot {
 }
 
 impl Control {
-    fn new(
-        socket: BoundSocket,
-        config: Arc<Config>,
-        epoch: u32,
-        shards: Shards,
-        gate: Arc<Gate>,
-        reports: flume::Receiver<Report>,
-        signals: flume::Receiver<Signal>,
-    ) -> Self {
+    fn new(parts: Parts) -> Self {
+        let Parts { socket, config, epoch, shards, gate, reports, signals, manager } = parts;
         let poller = Poller::new().expect("two descriptors for control to wait on");
         poller.add(socket.listener(), LISTENER, EventFlags::IN).expect("the control socket can be watched");
-        let limits = &config.limits;
-        let head = HeadLimits {
-            head_bytes_max: limits.head_bytes.bytes(),
-            header_lines_max: limits.header_lines as usize,
-            target_bytes_max: limits.target_bytes.bytes(),
-        };
-        let message_bytes_max = limits.message_bytes.bytes();
+        let message_bytes_max = config.limits.message_bytes.bytes();
         let sequencer = Sequencer::new(epoch, message_bytes_max, shards, gate.clone());
-        let control = &config.control;
+        let now = Instant::now();
+        let supervision = manager.map(|manager| Supervision::begin(manager, &sequencer, now));
         Self {
             poller,
             socket,
             accept_at: None,
             peers: Vec::new(),
-            clients_max: control.clients as usize,
-            limits: PeerLimits {
-                http: http::Limits { head, body_bytes_max: control.body_bytes.bytes() },
-                reply_bytes_max: control.reply_bytes.bytes(),
-                request_timeout: control.request_timeout,
-            },
-            desk: Desk::new(sequencer, gate.clone(), config, Instant::now()),
+            clients_max: config.control.clients as usize,
+            limits: reload::peer_limits(&config),
+            desk: Desk::new(sequencer, gate.clone(), config, now),
+            adopting: None,
+            supervision,
             gate,
             reports: Channel::new(reports),
             signals: Channel::new(signals),
@@ -159,11 +169,17 @@ impl Control {
         let now = self.sleep().await;
         self.take_reports(now);
         self.deliver(now);
+        // Before the peers work: theirs are the letters that fill the mailboxes.
+        self.adopt();
         for peer in self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut()) {
             peer.work(&mut self.desk, now);
         }
         self.deliver(now);
-        self.desk.drain.handle_tick(&mut self.desk.sequencer, now);
+        let Desk { drain, sequencer, .. } = &mut self.desk;
+        drain.handle_tick(sequencer, now);
+        if let Some(supervision) = &mut self.supervision {
+            supervision.handle_tick(sequencer, drain, now);
+        }
         self.desk.sequencer.wake_shards();
         self.settle(now);
     }
@@ -177,8 +193,12 @@ impl Control {
         if let Some(report) = report {
             self.take_report(report, now);
         }
-        if signal.into_iter().chain(self.signals.drain()).any(|signal| signal == Signal::Drain) {
-            self.desk.begin_default_drain(now);
+        let signals: Vec<_> = signal.into_iter().chain(self.signals.drain()).collect();
+        for signal in signals {
+            match signal {
+                Signal::Drain => self.desk.begin_default_drain(now),
+                Signal::Reload(reload) => self.take_reload(reload),
+            }
         }
         let ready: Vec<_> = self.poller.ready().collect();
         for (name, flags) in ready {
@@ -209,8 +229,12 @@ impl Control {
         if peers.clone().any(Peer::can_work) {
             return Some(Duration::ZERO);
         }
-        let ticks = self.accept_at.is_some() || self.desk.drain.has_begun() || peers.any(Peer::wants_ticks);
-        ticks.then_some(TICK)
+        let waits = self.accept_at.is_some() || self.adopting.is_some() || self.desk.drain.has_begun();
+        let ticks = waits || peers.any(Peer::wants_ticks);
+        let due = self.supervision.as_ref().map(|supervision| supervision.due_in(Instant::now()));
+        // Not shorter than it takes to be due for certain: a timer may be early by its own rounding.
+        let due = due.map(|due| due.max(Duration::from_millis(1)));
+        due.into_iter().chain(ticks.then_some(TICK)).min()
     }
 
     fn accept(&mut self, now: Instant) {
@@ -300,13 +324,19 @@ impl Control {
                     let progress = drain.handle_stats(&shards, sequencer, now);
                     self.tell_drain(progress);
                 }
+                (Waiter::Supervision, Outcome::Stats(shards)) => {
+                    if let Some(supervision) = &mut self.supervision {
+                        supervision.handle_stats(&shards, &self.desk.drain, now);
+                    }
+                }
+                (Waiter::Reload, _) => self.adopted(),
                 (Waiter::Client { client, correlation }, outcome) => {
                     let slot = &mut self.peers[client.index as usize];
                     if let Some(peer) = slot.peer.as_mut().filter(|peer| peer.id() == client) {
                         peer.answer(correlation, self.desk.complete(outcome, now), now);
                     }
                 }
-                (Waiter::Drain | Waiter::Batch(_), _) => {}
+                (Waiter::Drain | Waiter::Supervision | Waiter::Batch(_), _) => {}
             }
         }
     }

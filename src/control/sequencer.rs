@@ -40,6 +40,8 @@ pub enum Outcome {
     Answer(Answer),
     /// The shards' counters, to be completed with control's own.
     Stats(Vec<ShardStats>),
+    /// All shards have done it.
+    Done,
 }
 
 /// What the sequencer has counted.
@@ -101,6 +103,11 @@ impl Sequencer {
             unwoken_letters: 0,
             stopped: false,
         }
+    }
+
+    /// Takes pushes up to this size from now on.
+    pub fn limit_messages(&mut self, message_bytes_max: usize) {
+        self.message_bytes_max = message_bytes_max;
     }
 
     /// The newest position given out.
@@ -292,11 +299,21 @@ impl Sequencer {
             Request::Topics => Gathering::Topics(Default::default()),
             Request::Topic(topic) => Gathering::Topics([(topic.clone(), (0, 0))].into()),
             Request::Stats => Gathering::Stats(Vec::new()),
-            Request::Drain { .. } | Request::Stop => Gathering::Done,
+            Request::Drain { .. } | Request::Adopt(_) | Request::Stop => Gathering::Done,
         };
         self.stopped |= matches!(request, Request::Stop);
         self.post(&concerned, waiter, gathering, |ticket| Letter::Ask { ticket, request: request.clone() });
         Ok(())
+    }
+
+    /// Asks every shard for a sign that its loop turns.
+    pub fn ask_for_signs_of_life(&self) {
+        self.shards.mailboxes.iter().for_each(Mailbox::ask_for_sign_of_life);
+    }
+
+    /// Whether every shard's loop has turned since.
+    pub fn have_given_signs_of_life(&self) -> bool {
+        self.shards.mailboxes.iter().all(Mailbox::has_given_sign_of_life)
     }
 
     /// Takes a shard's reply.
@@ -326,7 +343,7 @@ impl Sequencer {
                 all.sort_by_key(|stats| stats.shard);
                 Outcome::Stats(all)
             }
-            Gathering::Done => return,
+            Gathering::Done => Outcome::Done,
         };
         self.outcomes.push_back((waiter, outcome));
     }

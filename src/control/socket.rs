@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -140,6 +141,10 @@ struct Allowed {
 }
 
 impl Allowed {
+    fn new(control: &config::Control) -> Self {
+        Self { uids: control.allow_uids.clone(), gids: control.allow_gids.clone() }
+    }
+
     /// Either list suffices; with both empty it is whoever may open the file. Root is not exempt: who
     /// sets a list and wants root on it names 0. Only a peer's primary group is known to SO_PEERCRED.
     fn permits(&self, uid: u32, gid: u32) -> bool {
@@ -152,8 +157,8 @@ impl Allowed {
 pub struct BoundSocket {
     listener: OwnedFd,
     path: PathBuf,
-    /// Device and inode of our file.
-    identity: (u64, u64),
+    /// Device and inode of our file; `None` where it is the service manager's.
+    identity: Option<(u64, u64)>,
     allowed: Allowed,
 }
 
@@ -170,6 +175,11 @@ impl BoundSocket {
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Judges peers that connect from now on by these lists.
+    pub(super) fn allow(&mut self, control: &config::Control) {
+        self.allowed = Allowed::new(control);
     }
 
     pub(super) fn listener(&self) -> &OwnedFd {
@@ -195,7 +205,7 @@ impl Drop for BoundSocket {
     fn drop(&mut self) {
         // Only if it is still ours: after a forced second start the file belongs to the other gateway.
         let ours = std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
+            .is_ok_and(|found| Some((found.dev(), found.ino())) == self.identity);
         if ours {
             let _ = std::fs::remove_file(&self.path);
         }
@@ -207,7 +217,6 @@ impl Drop for BoundSocket {
 /// Errors: `Live` when a gateway answers there; `Foreign` when anything but a dead socket lies there;
 /// `Permission` and `Io` from the file system. Nothing was changed then, but for the directory.
 pub fn bind(config: &Config, path: &Path) -> Result<BoundSocket, SocketError> {
-    let config::Control { allow_uids, allow_gids, .. } = &config.control;
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -233,8 +242,24 @@ pub fn bind(config: &Config, path: &Path) -> Result<BoundSocket, SocketError> {
             return Err(SocketError::new(path, "prepare the file", error));
         }
     };
-    let allowed = Allowed { uids: allow_uids.clone(), gids: allow_gids.clone() };
-    Ok(BoundSocket { listener, path: path.to_owned(), identity: (found.dev(), found.ino()), allowed })
+    let allowed = Allowed::new(&config.control);
+    Ok(BoundSocket { listener, path: path.to_owned(), identity: Some((found.dev(), found.ino())), allowed })
+}
+
+/// Goes on with a socket that the service manager listens on. Its file and mode are the manager's.
+///
+/// Errors: `Foreign` when it does not lie at `path`, where clients look for it.
+pub fn inherit(config: &Config, path: &Path, listener: UnixListener) -> Result<BoundSocket, SocketError> {
+    let lies_at = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
+    if lies_at.as_deref() != Some(path) {
+        let what = "another socket than that of the socket unit (ListenStream=)";
+        return Err(SocketError::Foreign { path: path.to_owned(), what });
+    }
+    // systemd hands it over blocking.
+    let prepared = listener.set_nonblocking(true);
+    prepared.map_err(|error| SocketError::new(path, "use the service manager's socket", error))?;
+    let allowed = Allowed::new(&config.control);
+    Ok(BoundSocket { listener: listener.into(), path: path.to_owned(), identity: None, allowed })
 }
 
 /// Makes `directory` with mode 0750 where it is missing; leaves the mode of one that is there alone.
@@ -321,8 +346,6 @@ fn probe(path: &Path) -> Result<(), Errno> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
-
     use super::*;
 
     fn place() -> (tempfile::TempDir, PathBuf) {

@@ -34,6 +34,10 @@ pub enum Waiter {
     Batch(BatchId),
     /// The drain, which looks how many connections are left.
     Drain,
+    /// The supervision, which tells the service manager how many there are.
+    Supervision,
+    /// A reload, which is over when all shards have taken it.
+    Reload,
 }
 
 /// Names one running batch.

@@ -110,6 +110,17 @@ pub struct Sweep {
 impl Sweep {
     /// A pass takes an eighth of the shortest timeout, within 80 ms and 1.25 s.
     pub fn new(timeouts: &Timeouts, now: Instant) -> Self {
+        let step = Self::step(timeouts);
+        Self { step, next_step: now + step, slice: 0 }
+    }
+
+    /// Goes on with these timeouts, from where it is: no slice is left out.
+    pub fn adopt(&mut self, timeouts: &Timeouts, now: Instant) {
+        self.step = Self::step(timeouts);
+        self.next_step = self.next_step.min(now + self.step);
+    }
+
+    fn step(timeouts: &Timeouts) -> Duration {
         let all = [
             timeouts.handshake,
             timeouts.message,
@@ -121,8 +132,7 @@ impl Sweep {
         ];
         let shortest = all.into_iter().min().unwrap_or_default();
         let period = (shortest / 8).clamp(Duration::from_millis(80), Duration::from_millis(1250));
-        let step = period / STEPS;
-        Self { step, next_step: now + step, slice: 0 }
+        period / STEPS
     }
 
     /// How long until the next step, from `now`.

@@ -184,6 +184,10 @@ impl Shard {
                 self.begin_drain(within_ms);
                 Reply::Done
             }
+            Request::Adopt(settings) => {
+                self.adopt(&settings);
+                Reply::Done
+            }
             Request::Stop => self.stop(),
         }
     }

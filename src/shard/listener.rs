@@ -1,10 +1,11 @@
 //! A shard's own listening socket: SO_REUSEPORT, with every option set that accepted sockets inherit.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use super::settings::Settings;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 /// TCP_MAXSEG, the largest there is. Only loopback (MSS 65,483) is above it: there a send buffer of 32 KiB
@@ -45,19 +46,38 @@ impl Listener {
     pub fn bind(address: SocketAddr, options: SocketOptions) -> io::Result<Self> {
         let socket = open(address)?;
         sockopt::set_socket_reuseport(&socket, true)?;
-        sockopt::set_tcp_nodelay(&socket, true)?;
-        sockopt::set_socket_keepalive(&socket, true)?;
-        sockopt::set_socket_send_buffer_size(&socket, options.send_bytes)?;
-        socket2::SockRef::from(&socket).set_tcp_mss(SEGMENT_BYTES_MAX)?;
+        set_options(&socket, options)?;
         net::bind(&socket, &address)?;
         net::listen(&socket, options.backlog)?;
         Ok(Self { socket, loopback: address.ip().is_loopback(), retry: None })
     }
 
+    /// Goes on with one that listened before this process did, its queue included. Errors: as `bind`.
+    pub fn inherit(socket: TcpListener, options: SocketOptions) -> io::Result<Self> {
+        // systemd hands it over blocking.
+        socket.set_nonblocking(true)?;
+        let loopback = socket.local_addr()?.ip().is_loopback();
+        let socket = OwnedFd::from(socket);
+        set_options(&socket, options)?;
+        net::listen(&socket, options.backlog)?;
+        Ok(Self { socket, loopback, retry: None })
+    }
+
+    /// The same socket under another descriptor, for the service manager to keep.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+
+    /// Gives sockets accepted from now on the options of these settings. Errors: ENOPROTOOPT.
+    pub(super) fn adopt(&self, settings: &Settings) -> io::Result<()> {
+        sockopt::set_socket_send_buffer_size(&self.socket, settings.socket_send_bytes)?;
+        self.give_up_after(settings.unconfirmed_ms_max)
+    }
+
     /// Has the kernel give up a connection whose peer confirms nothing, or takes nothing, for `ms`
     /// milliseconds (TCP_USER_TIMEOUT, tcp(7)): there the socket breaks, and the read poll tells of it. Sockets
     /// accepted from now on inherit it.
-    pub(super) fn give_up_after(&self, ms: u32) -> io::Result<()> {
+    fn give_up_after(&self, ms: u32) -> io::Result<()> {
         Ok(sockopt::set_tcp_user_timeout(&self.socket, ms)?)
     }
 
@@ -65,6 +85,13 @@ impl Listener {
     pub fn address(&self) -> io::Result<SocketAddr> {
         Ok(SocketAddr::try_from(net::getsockname(&self.socket)?)?)
     }
+}
+
+fn set_options(socket: &OwnedFd, options: SocketOptions) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(socket, true)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_socket_send_buffer_size(socket, options.send_bytes)?;
+    socket2::SockRef::from(socket).set_tcp_mss(SEGMENT_BYTES_MAX)
 }
 
 /// Finds out whether `address` is free: SO_REUSEPORT alone would share it silently with another

@@ -11,8 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use super::Settings;
+
 use crate::message::{ConnId, Message, Topic, UserId, borrowed};
 use crate::stats::{CloseReason, ShardStats};
+use crate::wire::origin::Origins;
 use crate::wire::session::Opening;
 
 /// Joins the answers of several shards to the command that asked; given by control.
@@ -86,6 +89,8 @@ pub enum Request {
         /// Over how long, in milliseconds.
         within_ms: u64,
     },
+    /// Go on with these settings: `Reply::Done`.
+    Adopt(Arc<Settings>),
     /// Close everything and end the shard: `Reply::Done`, then the thread ends.
     Stop,
 }
@@ -236,6 +241,8 @@ pub struct Handover {
     pub socket: OwnedFd,
     /// The validated request.
     pub opening: Opening,
+    /// The list that `opening.origin` is a number of.
+    pub origins: Origins,
     /// Bytes already read behind the request head.
     pub unread: Vec<u8>,
 }
@@ -281,6 +288,8 @@ pub struct Inbox {
 struct Waker {
     eventfd: OwnedFd,
     asleep: AtomicBool,
+    /// Control waits for a sign that the shard's loop turns.
+    sign_wanted: AtomicBool,
     payload_bytes: AtomicUsize,
     payload_bytes_max: usize,
 }
@@ -297,6 +306,7 @@ pub fn mailbox(letters_max: usize, payload_bytes_max: usize) -> std::io::Result<
     let waker = Arc::new(Waker {
         eventfd,
         asleep: AtomicBool::new(false),
+        sign_wanted: AtomicBool::new(false),
         payload_bytes: AtomicUsize::new(0),
         payload_bytes_max,
     });
@@ -333,6 +343,18 @@ impl Mailbox {
     /// Wakes the shard if it sleeps.
     pub fn wake(&self) {
         self.waker.wake();
+    }
+
+    /// Asks for a sign that the shard's loop turns, and wakes it. Not a letter: a shard whose mailbox is full
+    /// is busy, not dead.
+    pub fn ask_for_sign_of_life(&self) {
+        self.waker.sign_wanted.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Whether the loop has turned since it was asked, or was not asked.
+    pub fn has_given_sign_of_life(&self) -> bool {
+        !self.waker.sign_wanted.load(Ordering::SeqCst)
     }
 
     /// Posts a letter and lets the shard sleep: `wake` is due soon. Many letters so cost one wake-up,
@@ -376,7 +398,15 @@ impl Inbox {
 
     /// Whether anything waits.
     pub fn is_empty(&self) -> bool {
-        self.letters.is_empty() && self.handovers.is_empty()
+        self.letters.is_empty() && self.handovers.is_empty() && !self.waker.sign_wanted.load(Ordering::SeqCst)
+    }
+
+    /// Gives control the sign that it waits for, if it does: once a turn.
+    pub fn give_sign_of_life(&self) {
+        // Read first: to write would take the line from the other shards' caches every turn.
+        if self.waker.sign_wanted.load(Ordering::Relaxed) {
+            self.waker.sign_wanted.store(false, Ordering::SeqCst);
+        }
     }
 
     /// The descriptor that the ring signals and that this shard sleeps on.

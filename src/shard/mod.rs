@@ -3,8 +3,9 @@
 //! A shard shares nothing (design section 2): plain fields of one struct on one thread. Its life is the
 //! loop in `run`, a loop of batches. This file performs no protocol: `opening` brings clients in,
 //! `receiving` hears them, `polling` holds those that poll, `delivery` takes letters from control, `sending` writes what `outlook` gathers,
-//! `sweeping` keeps time, `ending` lets go.
+//! `sweeping` keeps time, `ending` lets go, `adopting` takes over other settings.
 
+mod adopting;
 pub mod clock;
 pub mod conn;
 mod delivery;
@@ -117,7 +118,7 @@ impl Shard {
         let Parts { number, epoch, settings, listeners, inbox, peers, owner, gate, reports } = parts;
         let clock = Clock::start();
         for listener in &listeners {
-            listener.give_up_after(settings.unconfirmed_ms_max)?;
+            listener.adopt(&settings)?;
         }
         let mut shard = Self {
             ring: Ring::new(inbox.eventfd().as_fd())?,
@@ -168,6 +169,7 @@ impl Shard {
     pub fn turn(&mut self, now: Instant) {
         self.clock.advance(now);
         self.stats.turns += 1;
+        self.inbox.give_sign_of_life();
         self.collect();
         self.receive();
         self.take_letters();

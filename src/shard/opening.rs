@@ -45,6 +45,14 @@ impl ConnectRate {
         Self { per_second, tokens: per_second * 2000, filled_ms: 0 }
     }
 
+    /// Goes on at another rate, with what is left of the burst; full where there was no limit before.
+    pub(super) fn adopt(&mut self, per_second: u32) {
+        let before = std::mem::replace(self, Self { filled_ms: self.filled_ms, ..Self::new(per_second) });
+        if before.per_second > 0 {
+            self.tokens = self.tokens.min(before.tokens);
+        }
+    }
+
     fn take(&mut self, now_ms: u32) -> bool {
         let elapsed_ms = u64::from(now_ms.wrapping_sub(self.filled_ms));
         self.filled_ms = now_ms;
@@ -239,7 +247,8 @@ impl Shard {
         self.stats.handed_out += 1;
         self.uncount(index);
         let socket = self.release(index);
-        let handover = Box::new(Handover { socket, opening, unread: unread.to_vec() });
+        let origins = self.settings.policy.origins.clone();
+        let handover = Box::new(Handover { socket, opening, origins, unread: unread.to_vec() });
         if let Err(returned) = self.peers[usize::from(owner)].hand_over(handover) {
             self.stats.handed_out -= 1;
             let index = self.table.insert(returned.socket, self.clock.tick());
@@ -251,7 +260,9 @@ impl Shard {
 
     /// Takes over a connection that landed elsewhere.
     pub(super) fn take_over(&mut self, handover: Handover) {
-        let Handover { socket, opening, mut unread } = handover;
+        let Handover { socket, mut opening, origins, mut unread } = handover;
+        // Both shards take over other settings, but not at the same moment.
+        opening.origin = self.settings.policy.origins.renumber(opening.origin, &origins);
         self.stats.handed_in += 1;
         let index = self.table.insert(socket, self.clock.tick());
         if self.establish(index, opening) {

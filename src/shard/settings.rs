@@ -54,6 +54,8 @@ pub struct Settings {
     pub(super) idle_ticks: u32,
     /// When the kernel gives up a peer that confirms nothing, in milliseconds: `Listener::give_up_after`.
     pub(super) unconfirmed_ms_max: u32,
+    /// SO_SNDBUF of new clients.
+    pub(super) socket_send_bytes: usize,
     pub(super) tape: TapeLimits,
 }
 
@@ -102,6 +104,7 @@ impl Settings {
             idle_ticks: Tick::count(timeouts.heartbeat),
             unconfirmed_ms_max: unconfirmed_ms_max(timeouts),
             timeouts: timeouts.clone(),
+            socket_send_bytes: limits.socket_send_bytes.bytes(),
             tape: TapeLimits {
                 messages_max: config.history.messages as usize,
                 bytes_max: config.history.bytes.bytes(),

@@ -389,6 +389,24 @@ impl Tape {
         }
     }
 
+    /// Keeps other limits from the next `trim` on.
+    pub fn adopt(&mut self, limits: TapeLimits) {
+        self.limits = limits;
+        // `append` notes a chain when it grows past the limit: those that are past the new one already.
+        let long = |chain: &ChainId| self.chains[*chain as usize].links.len() > limits.messages_max;
+        self.long = (0..self.chains.len() as ChainId).filter(long).collect();
+    }
+
+    /// Forgets whole answers to polls: they begin otherwise now.
+    pub fn forget_answers(&mut self) {
+        for entry in self.entries.iter_mut().flatten() {
+            if let Some(answer) = entry.http.get_mut().and_then(|http| http.answer.take()) {
+                entry.encoded.set(entry.encoded.get() - answer.len() as u32);
+                self.encoded.set(self.encoded.get() - answer.len());
+            }
+        }
+    }
+
     /// Keeps the limits, but drops nothing that a cursor at `needed_after` has yet to send, unless the
     /// bytes are over `bytes_hard_max`: then such cursors have lost something (`Tape::has_lost`).
     pub fn trim(&mut self, needed_after: u64, now: Tick) {

@@ -47,6 +47,17 @@ impl Origins {
         }
     }
 
+    /// The number here of what `id` names in `before`; `None` where it is not listed any more: then no page
+    /// may read the answer.
+    pub fn renumber(&self, id: Option<OriginId>, before: &Self) -> Option<OriginId> {
+        let (Some(list), Some(listed)) = (&self.0, &before.0) else { return None };
+        if Arc::ptr_eq(list, listed) {
+            return id;
+        }
+        let origin = &listed[usize::from(id?)];
+        list.iter().position(|listed| listed == origin).map(|at| at as OriginId)
+    }
+
     /// Header lines of an answer, each with its CR LF.
     pub fn fields(&self, origin: Option<OriginId>) -> String {
         match (&self.0, origin) {

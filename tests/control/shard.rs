@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use corecast::client::Client;
 use corecast::config::Config;
-use corecast::control::{self, Shards, Signal};
+use corecast::control::{self, Parts, Shards, Signal};
 use corecast::message::{ConnId, Name, Target};
 use corecast::shard::mailbox::{
     Event, Gate, Happening, Inbox, Letter, Owner, Presence, Reply, Report, Request, TopicCount, mailbox,
@@ -47,12 +47,21 @@ impl Gateway {
             threads.push(std::thread::spawn(move || shard.run()));
         }
         let shards = Shards { mailboxes, owner: Owner::new(SHARDS) };
-        let socket = control::bind(&config, &dir.path().join("control.sock")).expect("binds");
+        let socket = control::bind(&config, &dir.path().join("control.sock"), None).expect("binds");
         let (config, shared) = (Arc::new(config), gate.clone());
+        let parts = Parts {
+            socket,
+            config,
+            epoch: 0xa1,
+            shards,
+            gate: shared,
+            reports,
+            signals: signals_in,
+            manager: None,
+        };
         threads.push(std::thread::spawn(move || {
             let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).ring_depth(64);
-            let run = || control::run(socket, config, 0xa1, shards, shared, reports, signals_in);
-            executor.make().expect("an executor").run(run());
+            executor.make().expect("an executor").run(control::run(parts));
         }));
         Self { dir, gate, signals, threads }
     }
@@ -185,7 +194,7 @@ impl Shard {
                 pushes: self.pushes,
                 ..ShardStats::default()
             })),
-            Request::Drain { .. } | Request::Stop => Reply::Done,
+            Request::Drain { .. } | Request::Adopt(_) | Request::Stop => Reply::Done,
         }
     }
 

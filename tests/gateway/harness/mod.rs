@@ -81,7 +81,7 @@ struct Started {
     reader: JoinHandle<()>,
 }
 
-fn start(settings: &[&str], listen: &str) -> Started {
+fn start(settings: &[&str], listen: &str, prepare: impl FnOnce(&mut Command)) -> Started {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("run/control.sock");
     let mut command = corecast();
@@ -96,6 +96,7 @@ fn start(settings: &[&str], listen: &str) -> Started {
         command.args(["--shards", "2"]);
     }
     command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+    prepare(&mut command);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let said = Arc::new(Mutex::new(String::new()));
     let (tell, lines) = mpsc::channel();
@@ -120,7 +121,14 @@ impl Gateway {
     /// The same on another address.
     #[track_caller]
     pub fn listening(settings: &[&str], listen: &str) -> Self {
-        let Started { mut child, directory, socket, stderr, lines, reader } = start(settings, listen);
+        Self::prepared(settings, listen, |_| {})
+    }
+
+    /// The same with a command that `prepare` has had: variables, a file.
+    #[track_caller]
+    pub fn prepared(settings: &[&str], listen: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        let Started { mut child, directory, socket, stderr, lines, reader } =
+            start(settings, listen, prepare);
         let by = Instant::now() + DEADLINE;
         let address = loop {
             let left = by.saturating_duration_since(Instant::now());

@@ -1,0 +1,64 @@
+#!/bin/sh
+# Installs the gateway as a service from a checkout, as the package does, but below /usr/local.
+#
+#   systemd/install.sh [BINARY]       BINARY: target/release/corecast where not given; enables and starts it
+#   systemd/install.sh --uninstall    undoes it; the configuration stays unless it is as it was shipped
+#
+# DESTDIR=/somewhere only puts the files there. An edited configuration is kept.
+set -eu
+cd "$(dirname "$0")/.."
+root=${DESTDIR:-}
+binary=/usr/local/bin/corecast
+units=/etc/systemd/system
+config=/etc/corecast/corecast.toml
+
+live() { [ -z "$root" ]; }
+if live && [ "$(id -u)" != 0 ]; then
+    echo "install.sh: needs root; try: sudo $0 $*" >&2
+    exit 1
+fi
+
+if [ "${1:-}" = --uninstall ]; then
+    if live; then
+        systemctl disable --now corecast.socket corecast.service 2>/dev/null || true
+    fi
+    rm -f "$root$binary" "$root$units/corecast.service" "$root$units/corecast.socket" \
+        "$root/etc/sysusers.d/corecast.conf" "$root/etc/tmpfiles.d/corecast.conf"
+    if [ -f "$root$config" ] && cmp -s systemd/corecast.toml "$root$config"; then
+        rm "$root$config"
+        rmdir "$root/etc/corecast"
+    elif [ -f "$root$config" ]; then
+        echo "install.sh: $root$config was edited and stays"
+    fi
+    if live; then
+        rm -rf /run/corecast
+        systemctl daemon-reload
+        systemctl reset-failed corecast.service 2>/dev/null || true
+        if getent passwd corecast >/dev/null; then userdel corecast; fi
+    fi
+    exit 0
+fi
+
+built=${1:-target/release/corecast}
+if [ ! -x "$built" ]; then
+    echo "install.sh: there is no $built; try: cargo build --release" >&2
+    exit 1
+fi
+install -D -m 0755 "$built" "$root$binary"
+install -D -m 0644 systemd/corecast.socket "$root$units/corecast.socket"
+sed "s,/usr/bin/corecast,$binary," systemd/corecast.service >"$root$units/corecast.service"
+install -D -m 0644 systemd/corecast.sysusers "$root/etc/sysusers.d/corecast.conf"
+install -D -m 0644 systemd/corecast.tmpfiles "$root/etc/tmpfiles.d/corecast.conf"
+if [ -f "$root$config" ] && ! cmp -s systemd/corecast.toml "$root$config"; then
+    echo "install.sh: $root$config was edited and is kept"
+else
+    install -D -m 0644 systemd/corecast.toml "$root$config"
+fi
+if live; then
+    systemd-sysusers /etc/sysusers.d/corecast.conf
+    systemd-tmpfiles --create /etc/tmpfiles.d/corecast.conf
+    systemctl daemon-reload
+    systemctl enable corecast.service
+    systemctl restart corecast.service
+    systemctl --no-pager --lines 0 status corecast.service
+fi
