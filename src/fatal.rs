@@ -106,11 +106,15 @@ pub enum Fatal {
     },
 }
 
-/// What happened, why probably, what to type.
-struct Message {
-    what: String,
-    cause: String,
-    hint: String,
+/// A `Fatal` in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// What happened, with the numbers.
+    pub what: String,
+    /// Why, probably.
+    pub cause: String,
+    /// What to type.
+    pub hint: String,
 }
 
 impl Fatal {
@@ -153,7 +157,8 @@ impl Fatal {
         Self::Descriptors { limit, needed: limit.saturating_add(1) }
     }
 
-    fn message(&self) -> Message {
+    /// What happened, why probably, what to type.
+    pub fn explanation(&self) -> Explanation {
         match self {
             Self::KernelTooOld { .. }
             | Self::IoUringDisabled { .. }
@@ -163,12 +168,12 @@ impl Fatal {
             Self::SocketLive { .. } | Self::SocketForeign { .. } | Self::SocketPath { .. } => {
                 self.socket_message()
             }
-            Self::Descriptors { limit, needed } => Message {
+            Self::Descriptors { limit, needed } => Explanation {
                 what: format!("file descriptors: the limit is {limit}, at least {needed} are needed"),
                 cause: "one connection takes one descriptor, and the limit of this session is low".to_owned(),
                 hint: "ulimit -n 1048576, or LimitNOFILE=1048576 in the systemd unit".to_owned(),
             },
-            Self::ThreadStart { thread, error } => Message {
+            Self::ThreadStart { thread, error } => Explanation {
                 what: format!("{thread} did not start: {error}"),
                 cause: "the host is short of memory or threads, or a CPU that it was to run on is gone"
                     .to_owned(),
@@ -177,7 +182,7 @@ impl Fatal {
         }
     }
 
-    fn kernel_message(&self) -> Message {
+    fn kernel_message(&self) -> Explanation {
         let (major, minor) = KERNEL_MIN;
         let (what, cause, hint) = match self {
             Self::KernelTooOld { release } if kernel_at_least(release, KERNEL_MIN) => (
@@ -217,12 +222,12 @@ impl Fatal {
                 "RLIMIT_MEMLOCK of this session or unit is low".to_owned(),
                 "ulimit -l 8192, or LimitMEMLOCK=8M in the systemd unit".to_owned(),
             ),
-            _ => unreachable!("`message` sends only these four here"),
+            _ => unreachable!("`explanation` sends only these four here"),
         };
-        Message { what, cause, hint }
+        Explanation { what, cause, hint }
     }
 
-    fn address_message(&self) -> Message {
+    fn address_message(&self) -> Explanation {
         let (what, cause, hint) = match self {
             Self::PortTaken { address } => (
                 format!("cannot listen on {address}: the port is taken (EADDRINUSE)"),
@@ -253,12 +258,12 @@ impl Fatal {
                     ),
                 }
             }
-            _ => unreachable!("`message` sends only these two here"),
+            _ => unreachable!("`explanation` sends only these two here"),
         };
-        Message { what, cause, hint }
+        Explanation { what, cause, hint }
     }
 
-    fn socket_message(&self) -> Message {
+    fn socket_message(&self) -> Explanation {
         let (what, cause, hint) = match self {
             Self::SocketLive { path } => (
                 format!("the control socket {} is in use: a gateway answers there", path.display()),
@@ -279,15 +284,15 @@ impl Fatal {
                 "RuntimeDirectory=corecast in the systemd unit, or --socket with a path that you may write"
                     .to_owned(),
             ),
-            _ => unreachable!("`message` sends only these three here"),
+            _ => unreachable!("`explanation` sends only these three here"),
         };
-        Message { what, cause, hint }
+        Explanation { what, cause, hint }
     }
 }
 
 impl fmt::Display for Fatal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Message { what, cause, hint } = self.message();
+        let Explanation { what, cause, hint } = self.explanation();
         write!(f, "cannot start: {what}\nlikely cause: {cause}\ntry: {hint}")
     }
 }
@@ -349,10 +354,9 @@ pub fn explain_io_uring(errno: Errno, host: &Host) -> Fatal {
     }
 }
 
-/// Looks at what every shard will need, before any is started: kernel, locked memory, and one small
-/// ring with the flags that the shards use.
+/// Looks at what every shard will need, before any is started: kernel, locked memory, and `try_io_uring`.
 ///
-/// Errors: `KernelTooOld`, `MemlockTooLow`, `IoUringDisabled`, `IoUringFiltered`, `Descriptors`.
+/// Errors: `KernelTooOld`, `MemlockTooLow`, and those of `try_io_uring`.
 pub fn check_host() -> Result<(), Fatal> {
     let host = Host::read();
     if !kernel_at_least(&host.release, KERNEL_MIN) {
@@ -361,13 +365,20 @@ pub fn check_host() -> Result<(), Fatal> {
     if host.memlock_bytes < MEMLOCK_BYTES_MIN {
         return Err(Fatal::MemlockTooLow { limit_bytes: host.memlock_bytes });
     }
+    try_io_uring()
+}
+
+/// Makes one small ring with the flags that the shards use, and drops it.
+///
+/// Errors: `IoUringDisabled`, `IoUringFiltered`, `KernelTooOld`, `MemlockTooLow`, `Descriptors`.
+pub fn try_io_uring() -> Result<(), Fatal> {
     let mut probe = io_uring::IoUring::builder();
     let probe: io::Result<io_uring::IoUring> = probe.setup_single_issuer().setup_defer_taskrun().build(2);
     match probe {
         Ok(_) => Ok(()),
         Err(error) => {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-            Err(explain_io_uring(errno, &host))
+            Err(explain_io_uring(errno, &Host::read()))
         }
     }
 }

@@ -16,13 +16,12 @@ use signal_hook::iterator::Signals;
 use crate::config::{Change, Config, Source};
 use crate::control::{self, Reload, Signal, SocketError};
 use crate::fatal::{self, Fatal};
+use crate::host::{facts, need};
 use crate::service::{ServiceManager, Sockets};
 use crate::shard::listener::{self, Listener, SocketOptions};
 use crate::shard::mailbox::{Gate, Inbox, Mailbox, Owner, Request, mailbox};
 use crate::shard::{Parts, Room, Settings, Shard};
 
-/// Descriptors kept for everything that is not a client: at least this many, or a hundredth.
-const RESERVE_MIN: u64 = 256;
 /// Memory that a shard's executor sets aside for file I/O, which shards hardly do. glommio refuses less.
 const EXECUTOR_IO_BYTES: usize = 64 << 10;
 const EXECUTOR_RING_ENTRIES: usize = 64;
@@ -94,7 +93,7 @@ fn raise_descriptor_limit() {
 /// The clients that the descriptor limit leaves room for, or the configured number of them.
 fn room(config: &Config) -> Result<Room, Fatal> {
     let nofile = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(1 << 30);
-    let reserve = RESERVE_MIN.max(nofile / 100);
+    let reserve = need::descriptors_reserved(nofile);
     let wanted = u64::from(config.limits.connections);
     if nofile <= reserve || wanted + reserve > nofile {
         return Err(Fatal::Descriptors { limit: nofile, needed: wanted.max(1) + reserve });
@@ -146,8 +145,8 @@ fn listen(
 
 /// The longest queue of unaccepted connections that the host allows.
 fn somaxconn() -> i32 {
-    let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
-    text.trim().parse().unwrap_or(4096)
+    let limit = facts::sysctl("net.core.somaxconn").and_then(|limits| i32::try_from(limits[0]).ok());
+    limit.unwrap_or(4096)
 }
 
 fn make_mailboxes(config: &Config, shards: u16) -> Result<(Vec<Mailbox>, Vec<Inbox>), Fatal> {

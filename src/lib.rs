@@ -31,6 +31,7 @@
 //! | [`ring`] | io_uring in batches; the only `unsafe` |
 //! | [`wire`] | the protocols of clients as pure machines: HTTP, WebSocket, `corecast.v1`, event streams, polls |
 //! | [`service`] | systemd: what it is told, what it asked for, the sockets it keeps |
+//! | [`host`] | what the machine gives, what a number of connections needs, and the kernel settings for it |
 //! | [`fatal`] | what can be wrong with the machine at start, with exit statuses and what to type |
 //! | [`config`] | the one typed configuration: file, variables, flags, bounds |
 //! | [`message`] | the words that everybody shares: users, topics, positions, messages |
@@ -76,6 +77,7 @@ pub mod config;
 pub mod control;
 pub mod fatal;
 pub mod gateway;
+pub mod host;
 pub mod message;
 pub mod ring;
 pub mod service;

@@ -17,14 +17,15 @@ const ALL: &[&str] = &["src", "tests", "bench", "fuzz"];
 /// What each room may name of the others. A path allows what lies under it.
 const SEES: &[(&str, &[&str])] = &[
     ("main", &["cli", "gateway"]),
-    ("cli", &["client", "config", "control", "fatal", "message", "shard::mailbox", "stats"]),
-    ("gateway", &["config", "control", "fatal", "message", "ring", "service", "shard", "stats"]),
+    ("cli", &["client", "config", "control", "fatal", "host", "message", "shard::mailbox", "stats"]),
+    ("gateway", &["config", "control", "fatal", "host", "message", "ring", "service", "shard", "stats"]),
     ("client", &["control::codec", "control::command", "message", "stats"]),
     ("control", &["config", "fatal", "message", "ring", "service", "shard::mailbox", "stats", "wire"]),
     ("shard", &["config", "message", "ring", "stats", "wire"]),
     ("wire", &["message", "stats"]),
     ("ring", &[]),
     ("service", &[]),
+    ("host", &["fatal"]),
     ("fatal", &[]),
     ("config", &[]),
     ("message", &[]),

@@ -3,10 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::prove::ProveError;
+use super::table::{counted, grouped};
 use crate::client::ClientError;
 use crate::config::ConfigError;
 use crate::control::command::{CommandError, ErrorCode};
 use crate::fatal::Fatal;
+use crate::host::tune::TuneError;
 
 /// Every way in which a command ends other than well.
 #[derive(Debug)]
@@ -27,6 +30,12 @@ pub(super) enum Failure {
     SomeRefused { refused: u64, of: u64 },
     /// The gateway answered something else than what was asked.
     Answer,
+    /// `check` found a limit that is too low for what was asked.
+    TooLittle { connections: u64, limit: &'static str, connections_max: u64 },
+    /// `check --prove` has no figures.
+    Prove(ProveError),
+    /// `tune` did not change what it was to change.
+    Tune(TuneError),
     /// Standard input cannot be read.
     Input(io::Error),
     /// Standard output cannot be written.
@@ -62,6 +71,9 @@ impl Failure {
             | Self::Refused(_)
             | Self::SomeRefused { .. }
             | Self::Answer
+            | Self::TooLittle { .. }
+            | Self::Prove(_)
+            | Self::Tune(_)
             | Self::Input(_)
             | Self::Output(_) => 1,
         }
@@ -87,6 +99,13 @@ impl Failure {
                              likely cause: it is of another version than this program\n\
                              try: corecast stats, corecast version"
                 .to_owned(),
+            Self::TooLittle { connections, limit, connections_max } => format!(
+                "too little for {}: the first limit is {limit}, at {}",
+                counted(*connections, "connection"),
+                grouped(*connections_max)
+            ),
+            Self::Prove(error) => error.to_string(),
+            Self::Tune(error) => error.to_string(),
             Self::Input(error) => format!("cannot read standard input: {error}"),
             Self::Output(error) => format!("cannot write standard output: {error}"),
         })

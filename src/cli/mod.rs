@@ -1,17 +1,20 @@
 //! The command line: one file per family of commands.
 //!
-//! Data goes to standard output, messages to standard error. Every command but `serve`, `config` and
-//! `version` asks a running gateway through `client::Client`, over the control socket.
+//! Data goes to standard output, messages to standard error. Every command but `serve`, `check`,
+//! `tune`, `config` and `version` asks a running gateway through `client::Client`, over the control socket.
 //! Never decides what a command means: that is the gateway's. Next: `failure` for exit statuses.
 
 mod act;
 mod ask;
+mod check;
 mod failure;
 mod log;
+mod prove;
 mod push;
 mod serve;
 mod stats;
 mod table;
+mod tune;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -50,7 +53,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the gateway
-    Serve(serve::ConfigFlags),
+    Serve(serve::ServeFlags),
     /// Push a message to a user, a topic, a connection or all
     Push(push::PushFlags),
     /// List a user's connections
@@ -69,6 +72,10 @@ enum Verb {
     Stats(stats::StatsFlags),
     /// Refuse new clients, send the present ones away over a while, and stop the gateway
     Drain(act::DrainFlags),
+    /// Look at this host: is there enough of everything for a number of connections
+    Check(check::CheckFlags),
+    /// Show the kernel settings for a number of connections, apply or undo them
+    Tune(tune::TuneFlags),
     /// Print the effective configuration as TOML that can be used as the file
     Config(serve::PrintFlags),
     /// Print the version of this program
@@ -104,6 +111,8 @@ fn obey(arguments: Arguments, serve: Serve, out: &mut dyn Write) -> Result<(), F
     let socket = arguments.socket;
     match arguments.verb {
         Verb::Serve(flags) => serve::serve(&flags, socket.as_deref(), serve),
+        Verb::Check(flags) => check::check(&flags, out),
+        Verb::Tune(flags) => tune::tune(&flags, out),
         Verb::Config(flags) => serve::print(&flags, socket.as_deref(), out),
         Verb::Version(flags) => serve::version(&flags, out),
         Verb::Push(flags) => push::push(flags, &Gateway::at(socket), out),

@@ -29,6 +29,16 @@ pub(super) struct ConfigFlags {
     set: Vec<String>,
 }
 
+/// `corecast serve`
+#[derive(Debug, Args)]
+pub(super) struct ServeFlags {
+    #[command(flatten)]
+    flags: ConfigFlags,
+    /// Drain when the process PID, which must be the parent, has ended (for `check --prove`)
+    #[arg(long, value_name = "PID", hide = true)]
+    with_parent: Option<i32>,
+}
+
 /// `corecast config`
 #[derive(Debug, Args)]
 pub(super) struct PrintFlags {
@@ -49,7 +59,7 @@ pub(super) struct VersionFlags {
 
 impl ConfigFlags {
     /// Errors: every `ConfigError`.
-    fn load(&self, socket: Option<&Path>) -> Result<Config, ConfigError> {
+    pub(super) fn load(&self, socket: Option<&Path>) -> Result<Config, ConfigError> {
         let mut overrides = Table::new();
         for assignment in &self.set {
             config::assign(&mut overrides, assignment)?;
@@ -74,12 +84,26 @@ impl ConfigFlags {
 }
 
 /// Runs the gateway until it is told to end.
-pub(super) fn serve(flags: &ConfigFlags, socket: Option<&Path>, serve: Serve) -> Result<(), Failure> {
-    let config = flags.load(socket)?;
+pub(super) fn serve(flags: &ServeFlags, socket: Option<&Path>, serve: Serve) -> Result<(), Failure> {
+    let config = flags.flags.load(socket)?;
+    if let Some(parent) = flags.with_parent {
+        end_with(parent)?;
+    }
     let filter_log = log::start(&config.log)?;
-    let (flags, socket) = (flags.clone(), socket.map(Path::to_owned));
+    let (flags, socket) = (flags.flags.clone(), socket.map(Path::to_owned));
     let read = Box::new(move || flags.load(socket.as_deref()));
     serve(config, Source { read, filter_log }).map_err(Failure::Fatal)
+}
+
+/// Has the kernel send SIGTERM when the parent ends, even if it is killed (prctl(2), PR_SET_PDEATHSIG).
+fn end_with(parent: i32) -> Result<(), Failure> {
+    let asked = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    // A parent that ended before the call is told of to nobody.
+    let is_parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) == Some(parent);
+    match asked {
+        Ok(()) if is_parent => Ok(()),
+        _ => Err(Failure::Usage(format!("--with-parent {parent}: not the parent, or it has ended"))),
+    }
 }
 
 /// Prints the effective configuration.

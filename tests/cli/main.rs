@@ -1,6 +1,9 @@
 //! The command line as a user meets it: the real binary, its output and its exit status (contract
 //! section 4). What needs a running gateway is in tests/gateway.
 
+mod check;
+mod tune;
+
 use std::process::{Command, Output, Stdio};
 
 use corecast::config::Config;
