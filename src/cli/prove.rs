@@ -22,7 +22,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::control::command::{Answer, Command as Ask};
 use crate::host::memory::{KernelMemory, at_rest, tcp_sockets};
 use crate::host::need;
@@ -282,20 +282,20 @@ impl Gateway {
 
     /// Waits until it counts `wanted` clients: what is measured is what it holds.
     fn holds(&self, wanted: u64) -> Result<(), ProveError> {
-        let failed = |error| ProveError::Refused { after: 0, answer: format!("{error:?}") };
+        let refused = |answer: String| ProveError::Refused { after: wanted, answer };
+        let failed = |error: ClientError| refused(error.to_string());
         let mut client = Client::connect(&self.directory.socket()).map_err(failed)?;
         let by = Instant::now() + DEADLINE;
         loop {
             let Answer::Stats(stats) = client.call(&Ask::Stats).map_err(failed)? else {
-                return Err(ProveError::Refused { after: 0, answer: "no counters".to_owned() });
+                return Err(refused("no counters".to_owned()));
             };
             let held: u64 = stats.shards.iter().map(|shard| shard.connections).sum();
             if held == wanted {
                 return Ok(());
             }
             if Instant::now() > by {
-                let answer = format!("{held} of {wanted} are left");
-                return Err(ProveError::Refused { after: held, answer });
+                return Err(refused(format!("{held} of them are left")));
             }
             sleep(Duration::from_millis(20));
         }

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use super::cgroup::CgroupLimits;
+use super::need::KERNEL_BYTES;
 use crate::fatal::{self, Explanation};
 
 /// Where the kernel shows its settings.
@@ -65,7 +66,7 @@ pub struct Facts {
     pub wmem_max_bytes: Option<u64>,
     /// Connection tracking.
     pub conntrack: Conntrack,
-    /// Memory that programs can still get (`MemAvailable`).
+    /// Memory that programs can still get (`MemAvailable`), and what the process looked at holds already.
     pub memory_available_bytes: Option<u64>,
     /// Limits of the process's cgroups.
     pub cgroup: Option<CgroupLimits>,
@@ -81,6 +82,7 @@ pub struct Facts {
 
 impl Facts {
     /// Reads them: limits and cgroups those of process `pid`, or of this one. io_uring is tried by this one.
+    /// What `pid` holds counts as available to it.
     pub fn read(pid: Option<u32>) -> Self {
         let process = pid.map_or("/proc/self".to_owned(), |pid| format!("/proc/{pid}"));
         let limits = text(&format!("{process}/limits"));
@@ -88,6 +90,8 @@ impl Facts {
         let system = sysinfo::System::new_with_specifics(
             sysinfo::RefreshKind::nothing().with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),
         );
+        let available = system.ok().map(|system| system.available_memory());
+        let held = pid.map_or(0, |_| held_bytes(&process, &status));
         Self {
             kernel: sysinfo::System::kernel_version().ok(),
             io_uring: fatal::try_io_uring().map_err(|fatal| fatal.explanation()),
@@ -103,10 +107,7 @@ impl Facts {
             tcp_wmem_bytes: sysctl("net.ipv4.tcp_wmem").and_then(three),
             wmem_max_bytes: sysctl("net.core.wmem_max").and_then(first),
             conntrack: conntrack(),
-            memory_available_bytes: system
-                .ok()
-                .map(|system| system.available_memory())
-                .filter(|&bytes| bytes > 0),
+            memory_available_bytes: available.filter(|&bytes| bytes > 0).map(|bytes| bytes + held),
             cgroup: fs::read_to_string(format!("{process}/cgroup"))
                 .ok()
                 .map(|cgroups| CgroupLimits::read(Path::new("/sys/fs/cgroup"), &cgroups)),
@@ -158,6 +159,15 @@ fn resource_limit(limits: &str, name: &str) -> Option<ResourceLimit> {
 /// The rest of the line that begins with `name`.
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// What a process holds: its pages, and about as much of the kernel as its descriptors would if all were
+/// clients. Another user than its own or root sees no descriptors.
+fn held_bytes(process: &str, status: &str) -> u64 {
+    let resident = field(status, "VmRSS:").and_then(|text| text.strip_suffix("kB"));
+    let resident_kib: u64 = resident.and_then(|kib| kib.trim().parse().ok()).unwrap_or(0);
+    let descriptors = fs::read_dir(format!("{process}/fd")).map_or(0, |entries| entries.count() as u64);
+    resident_kib * 1024 + descriptors * KERNEL_BYTES
 }
 
 /// How many there are in `0-3,8`.
@@ -240,8 +250,12 @@ mod tests {
         let mut line = [0];
         std::io::Read::read_exact(sleeper.stdout.as_mut().unwrap(), &mut line).unwrap();
         let facts = Facts::read(Some(sleeper.id()));
+        let process = format!("/proc/{}", sleeper.id());
+        let held = held_bytes(&process, &text(&format!("{process}/status")));
         sleeper.kill().unwrap();
         sleeper.wait().unwrap();
         assert_eq!(facts.nofile, Some(ResourceLimit { soft: 333, hard: 333 }));
+        // Three descriptors, and some hundred pages.
+        assert!((3 * KERNEL_BYTES + 4096..64 << 20).contains(&held), "{held}");
     }
 }
