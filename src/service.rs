@@ -72,7 +72,9 @@ impl ServiceManager {
             tell_all(&notes_in);
             drop(telling);
         })?;
-        Ok(Some(Self { notes: Some(notes), told, watchdog: sd_notify::watchdog_enabled() }))
+        // 0 would be due all the time.
+        let watchdog = sd_notify::watchdog_enabled().filter(|within| !within.is_zero());
+        Ok(Some(Self { notes: Some(notes), told, watchdog }))
     }
 
     /// One that is planted: what it is told comes out of the receiver.
@@ -191,10 +193,9 @@ impl Sockets {
 
     /// Those that listen on `address`. What is left at the end is let go: nobody would accept from it.
     pub fn take_clients(&mut self, address: SocketAddr) -> Vec<TcpListener> {
-        let (wanted, others) =
-            std::mem::take(&mut self.clients).into_iter().partition(|(at, _)| *at == address);
+        let all = std::mem::take(&mut self.clients).into_iter();
+        let (wanted, others): (Vec<_>, Vec<_>) = all.partition(|(at, _)| *at == address);
         self.clients = others;
-        let wanted: Vec<(SocketAddr, TcpListener)> = wanted;
         wanted.into_iter().map(|(_, listener)| listener).collect()
     }
 }

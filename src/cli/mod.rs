@@ -31,8 +31,8 @@ use crate::fatal::Fatal;
 
 use failure::Failure;
 
-/// Starts the gateway and returns when it has ended: `gateway::serve`. The source is for reloads. Given from outside, so that
-/// nothing here depends on the gateway's rooms.
+/// Starts the gateway and returns when it has ended: `gateway::serve`. The source is for reloads. Given from
+/// outside, so that nothing here depends on the gateway's rooms.
 pub type Serve = fn(Config, Source) -> Result<(), Fatal>;
 
 /// A push gateway for Linux: clients connect over TCP, pushes come from a Unix socket.

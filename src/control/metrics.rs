@@ -57,10 +57,10 @@ pub fn text(stats: &Stats) -> http::Answer {
     };
     one("corecast_pushes_accepted_total", "counter", "Pushes accepted.", stats.accepted);
     one("corecast_pushes_refused_total", "counter", "Pushes refused.", stats.refused);
+    one("corecast_pushes_busy_total", "counter", "Pushes refused for want of room in a mailbox.", stats.busy);
     one("corecast_reloads_total", "counter", "Configurations taken over by a reload.", stats.reloads);
     let refused = stats.reloads_refused;
     one("corecast_reloads_refused_total", "counter", "Reloads refused for a bad configuration.", refused);
-    one("corecast_pushes_busy_total", "counter", "Pushes refused for want of room in a mailbox.", stats.busy);
     one("corecast_position", "gauge", "Sequence number of the newest push.", stats.position.seq);
     one("corecast_control_clients", "gauge", "Clients of the control socket now.", stats.control_clients);
     one("corecast_draining", "gauge", "1 while the gateway drains.", u64::from(stats.draining));

@@ -85,3 +85,23 @@ impl Origins {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origins(list: &[&str]) -> Origins {
+        Origins::new(&list.iter().map(|&origin| origin.to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn issue_5_an_origin_keeps_its_name_in_another_list_and_has_no_number_where_it_is_not_listed() {
+        let old = origins(&["https://a", "https://b", "https://c"]);
+        let new = origins(&["https://c", "https://a"]);
+        let numbers = [Some(0), Some(1), Some(2), None].map(|id| new.renumber(id, &old));
+        assert_eq!(numbers, [Some(1), None, Some(0), None]);
+        assert_eq!(old.renumber(Some(2), &old.clone()), Some(2));
+        assert_eq!(Origins::ANY.renumber(Some(2), &old), None);
+        assert_eq!(new.renumber(None, &Origins::ANY), None);
+    }
+}
