@@ -66,8 +66,8 @@ const KNOWN: [Known; 6] = [
             "An idle connection has none. A message of 256 bytes is charged one page for each connection that",
             "it is under way to, from send to ACK, one of 4,000 bytes two (measured, Linux 6.12). So a push to all",
             "needs a page for each. Beyond the third number messages go in pieces of 4 KB (the first of tcp_wmem),",
-            "a round trip each. Half a page for each of 1,000 clients 400 ms away, against plenty: all had a push of",
-            "16 KB after 10.0 s against 1.9 s, of 60 KB after 28.6 s against 3.3 s; of 256 bytes after 2.5 s against",
+            "a round trip each. 3/4 of a page for each of 1,000 clients 400 ms away, against plenty: all had 16 KB",
+            "after 10.0 s against 1.9 s, 999 had 60 KB after 28.6 s against 3.3 s; all had 256 bytes after 2.5 s against",
             "2.0 s. All other TCP on the host suffers the same. The default is about a sixteenth of memory.",
         ],
         costs: &[
