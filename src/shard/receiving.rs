@@ -382,7 +382,8 @@ impl Shard {
         }
     }
 
-    /// Replays topics that were just subscribed, from `since` to now.
+    /// Replays topics that were just subscribed, from `since` to now, behind the word about it that the caller
+    /// queues: a blocked client is not marked for it.
     fn replay(&mut self, index: u32, topics: Vec<u32>, since: Position) -> Resume {
         let until = self.tape.head();
         let given_out = self.gate.last_seq.load(std::sync::atomic::Ordering::Acquire);
@@ -399,7 +400,6 @@ impl Shard {
             self.table[index].rare().replays.push_back(replay);
             // It begins before what a blocked client was known to need.
             self.needs(index);
-            self.mark(index);
         }
         Resume { replayed, gap }
     }

@@ -12,11 +12,16 @@ const T1: Topics = Topics(2);
 /// Nothing bites but `messages` and `bytes`.
 #[track_caller]
 fn perform(messages: usize, bytes: usize, operations: Vec<Operation>) {
+    perform_with(messages, bytes, 64 << 10, operations);
+}
+
+#[track_caller]
+fn perform_with(messages: usize, bytes: usize, backlog_bytes: usize, operations: Vec<Operation>) {
     let limits = Limits {
         messages,
         bytes,
         age: Duration::from_secs(600),
-        backlog_bytes: 64 << 10,
+        backlog_bytes,
         entry_bytes: 0,
         socket_bytes: [2 << 10, 24 << 10],
     };
@@ -111,5 +116,33 @@ fn a_topic_subscribed_from_before_the_position_that_was_resumed_is_not_skipped_u
                 Operation::Subscribe { who: 0, topics: T1, since: at(2) },
             ],
         }],
+    );
+}
+
+#[test]
+fn a_subscription_does_not_wake_a_reader_that_stands_still_past_what_it_has_lost() {
+    let pushes = |pushes: &[(To, usize)]| {
+        let push = |(to, bytes): &(To, usize)| Push { to: to.clone(), bytes: *bytes, ttl_s: None };
+        Operation::Push(pushes.iter().map(push).collect())
+    };
+    let (own, all) = (To::Client(0), To::All);
+    perform_with(
+        2,
+        2 << 10,
+        8 << 10,
+        vec![
+            stalled(connect(Transport::Json, None, Topics(0))),
+            Operation::Subscribe { who: 0, topics: T0, since: None },
+            pushes(&[(own.clone(), 5788)]),
+            pushes(&[
+                (own, 937),
+                (all.clone(), 29),
+                (all.clone(), 5344),
+                (all.clone(), 26),
+                (To::Topic(2), 12),
+            ]),
+            pushes(&[(all.clone(), 22), (all.clone(), 35), (all, 1029), (To::User(0), 1016)]),
+            Operation::Subscribe { who: 0, topics: Topics(4), since: Some(From::Last) },
+        ],
     );
 }

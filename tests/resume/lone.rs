@@ -99,7 +99,8 @@ fn configuration(limits: &Limits, poll_bytes: usize) -> Config {
     config.limits.uplinks_per_second = 0;
     let long = Duration::from_secs(60_000);
     let timeouts = &mut config.timeouts;
-    (timeouts.handshake, timeouts.send, timeouts.pong) = (long, long, long);
+    (timeouts.handshake, timeouts.pong) = (long, long);
+    (timeouts.send, timeouts.close) = (long, long);
     (timeouts.heartbeat, timeouts.heartbeat_min, timeouts.heartbeat_max) = (long, long, long);
     config
 }

@@ -106,6 +106,8 @@ struct Due {
     void: bool,
     /// The resume that it came with.
     resume: Option<usize>,
+    /// It may come before what is replayed, or as part of it: `Model::catching_up`.
+    early: bool,
 }
 
 impl Due {
@@ -147,7 +149,7 @@ pub struct Connection {
     /// Has had everything of a target up to here already.
     ahead: BTreeMap<Target, Seq>,
     /// Does not read.
-    stalled: bool,
+    pub stalled: bool,
     /// Frame bytes that came since it was caught up, and the shard's `appended_bytes` when it was.
     lag_bytes: usize,
     caught_up_at_bytes: usize,
@@ -179,10 +181,6 @@ impl Connection {
         self.transport == Transport::Poll
             && (!self.due.is_empty() || self.resumes.iter().any(|resume| resume.gap != Gap::No))
     }
-
-    pub fn is_stalled(&self) -> bool {
-        self.stalled
-    }
 }
 
 #[derive(Debug)]
@@ -193,13 +191,24 @@ pub struct Model {
     pub connections: BTreeMap<usize, Connection>,
     resumes: usize,
     now: Duration,
+    /// Somebody subscribed on a shard that has yet to take what is delivered: it may take some of it before
+    /// the subscription, and replay after it.
+    pub catching_up: bool,
 }
 
 impl Model {
     pub fn new(limits: Limits, shards: usize) -> Self {
         let shards = (0..shards).map(|_| Shard::default()).collect();
         let now = Duration::ZERO;
-        Self { limits, pushes: Vec::new(), shards, connections: BTreeMap::new(), resumes: 0, now }
+        Self {
+            limits,
+            pushes: Vec::new(),
+            shards,
+            connections: BTreeMap::new(),
+            resumes: 0,
+            now,
+            catching_up: false,
+        }
     }
 
     pub fn shard_count(&self) -> usize {
@@ -239,7 +248,7 @@ impl Model {
     /// Push `seq` comes to `shard`, which owns those users for whom `owns` says so. Gives how many
     /// connections it is handed to, at least and at most.
     pub fn deliver(&mut self, shard: usize, seq: Seq, owns: impl Fn(u8) -> bool) -> (usize, usize) {
-        let Self { pushes, shards, connections, limits, now, .. } = self;
+        let Self { pushes, shards, connections, limits, now, catching_up, .. } = self;
         let frame_bytes = |seq: Seq| pushes[seq as usize - 1].frame_bytes;
         let push = &pushes[seq as usize - 1];
         let history = &mut shards[shard];
@@ -260,7 +269,7 @@ impl Model {
             connection.lag_bytes += push.frame_bytes;
             let due_bytes: usize = connection.due.iter().map(|due| frame_bytes(due.seq)).sum();
             history.loose |= due_bytes + push.frame_bytes > connection.socket_bytes;
-            connection.due.push_back(Due { seq, held: true, void: false, resume: None });
+            connection.due.push_back(Due { seq, held: true, void: false, resume: None, early: *catching_up });
         }
         history.head = seq;
         (certain, possible)
@@ -422,8 +431,20 @@ impl Model {
         if !connection.due.iter().any(|due| due.seq == seq) {
             return Err(format!("{seq} is not due (twice, out of order or not for it): {connection:?}"));
         }
+        let at = connection.due.iter().position(|due| due.seq == seq).expect("looked for above");
+        let may_wait = |due: &Due| due.resume.is_some() || due.early || !due.is_certain();
+        if connection.due[at].early && connection.due.iter().take(at).all(may_wait) {
+            connection.due.remove(at);
+            return Ok(());
+        }
         while let Some(due) = connection.due.pop_front() {
             if due.seq == seq {
+                // On its way when its topic was left, and replayed when it was subscribed again: one came, and
+                // nobody can say which.
+                let again = connection.due.iter_mut().find(|again| again.seq == seq);
+                if let Some(again) = again.filter(|_| !due.is_certain()) {
+                    again.void = true;
+                }
                 return Ok(());
             }
             if due.is_certain() {
@@ -543,7 +564,7 @@ impl Shard {
             own_lost |= own && !held;
             any_lost |= !held && !matches!(entry.target, Target::Client(_));
             if own && (held || self.loose) {
-                dues.push(Due { seq: entry.seq, held, void: false, resume: None });
+                dues.push(Due { seq: entry.seq, held, void: false, resume: None, early: false });
             }
         }
         let known_since = |target: &Target| match target {

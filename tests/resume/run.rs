@@ -384,7 +384,7 @@ impl<M: Machine> Run<M> {
     /// The user's connections, and how many of them are there for certain.
     fn connections_of(&self, user: u8) -> (Vec<usize>, usize) {
         let of_user = self.model.connections.iter().filter(|(_, c)| c.user == Some(user) && c.open);
-        let certain = of_user.clone().filter(|(_, c)| !c.is_stalled() && !c.may_be_answered()).count();
+        let certain = of_user.clone().filter(|(_, c)| !c.stalled && !c.may_be_answered()).count();
         (of_user.map(|(&id, _)| id).collect(), certain)
     }
 
@@ -392,7 +392,7 @@ impl<M: Machine> Run<M> {
         let (ids, _) = self.connections_of(user);
         let (stalled, sure): (Vec<usize>, Vec<usize>) =
             ids.into_iter().filter(|id| !self.model.connections[id].topics.contains(&topic)).partition(
-                |id| self.model.connections[id].is_stalled() || self.model.connections[id].may_be_answered(),
+                |id| self.model.connections[id].stalled || self.model.connections[id].may_be_answered(),
             );
         let name = self.users[usize::from(user)].clone();
         self.machine.order(Command::Bind { user: name, topic: topic_name(topic) });
@@ -406,9 +406,9 @@ impl<M: Machine> Run<M> {
         let (ids, _) = self.connections_of(user);
         let bound: Vec<usize> =
             ids.into_iter().filter(|id| self.model.connections[id].topics.contains(&topic)).collect();
-        let unsure = bound.iter().filter(|id| {
-            self.model.connections[id].is_stalled() || self.model.connections[id].may_be_answered()
-        });
+        let unsure = bound
+            .iter()
+            .filter(|id| self.model.connections[id].stalled || self.model.connections[id].may_be_answered());
         let unsure = unsure.count();
         let name = self.users[usize::from(user)].clone();
         self.machine.order(Command::Unbind { user: name, topic: topic_name(topic) });
@@ -452,13 +452,14 @@ impl<M: Machine> Run<M> {
         self.model.trim();
         self.settle_but_for_answers()?;
         let subscribes = then.iter().any(|then| matches!(then, Operation::Subscribe { .. }));
-        // A subscription may have the pushes taken before who names no position is there.
-        let here = subscribes.then_some(From::Newest { back: 0 });
+        // A subscription may have the pushes taken before who comes from nowhere is there.
+        let nowhere = |since| matches!(since, None | Some(From::Ahead { .. }));
         for then in then {
             match then {
                 // Its greeting comes when the shard goes on.
                 Operation::Connect(connect) => {
-                    let since = connect.since.or(here);
+                    let here = subscribes && nowhere(connect.since);
+                    let since = if here { Some(From::Newest { back: 0 }) } else { connect.since };
                     self.connect(&Connect { stalls: false, since, ..connect.clone() })?;
                 }
                 then => self.operate(then)?,
@@ -466,6 +467,7 @@ impl<M: Machine> Run<M> {
         }
         // Those who landed elsewhere are handed over while the shard still stands.
         (0..QUIET_ROUNDS).for_each(|_| self.machine.turn(&[]));
+        self.model.catching_up = subscribes;
         for (seq, mut reached, concerned) in waiting {
             if concerned {
                 let (least, most) = self.deliver(shard, seq);
@@ -474,6 +476,7 @@ impl<M: Machine> Run<M> {
             }
             self.expected.push(Expected::Pushed { seq, connections: reached.0..=reached.1 });
         }
+        self.model.catching_up = false;
         self.machine.freeze(None);
         self.model.trim();
         Ok(())
@@ -522,7 +525,7 @@ impl<M: Machine> Run<M> {
             }
         }
         let open = self.model.connections.values().filter(|connection| connection.open);
-        let unsure = open.clone().filter(|c| c.is_stalled() || c.may_be_answered()).count();
+        let unsure = open.clone().filter(|c| c.stalled || c.may_be_answered()).count();
         let (most, there) = (open.count(), self.machine.connections());
         if !(most - unsure..=most).contains(&there) {
             return Err(format!("{there} connections are established; {most}, {unsure} of them perhaps"));
