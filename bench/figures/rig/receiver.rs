@@ -124,7 +124,8 @@ impl Receiver {
             count,
             ramp: Ramp::AtOnce,
             connecting_max: CONNECTING_MAX,
-            sources: if count > PER_SOURCE { sources.collect() } else { Vec::new() },
+            // Always: the ports of 127.0.0.1 are those that the run before left in TIME_WAIT.
+            sources: sources.collect(),
             timeout_ns: 30_000_000_000,
             variables: None,
             behaviours: Vec::new(),
