@@ -349,10 +349,14 @@ impl Shard {
     /// begin at the head: the one would come twice, the other (`flag::AHEAD`) not at all.
     fn catch_up_for(&mut self, index: u32, since: Position) {
         let given_out = self.gate.last_seq.load(std::sync::atomic::Ordering::Acquire);
-        let is_known = since.epoch == self.epoch && since.seq <= given_out;
+        let seq = if since.epoch == self.epoch { since.seq } else { 0 };
+        if seq > given_out {
+            // Nobody was ever given it, and nothing is sent again.
+            return;
+        }
         let slot = &self.table[index];
         let had = if slot.is(flag::AHEAD) { slot.cursor } else { 0 };
-        self.catch_up(if is_known { since.seq.max(had) } else { had });
+        self.catch_up(seq.max(had));
     }
 
     fn heard_subscribe(&mut self, index: u32, topics: &[Topic], since: Option<Position>, id: &EchoId) {
