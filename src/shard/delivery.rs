@@ -138,6 +138,8 @@ impl Shard {
     fn count_lag(&mut self, behind: &[u32], message: &Message) {
         for &index in behind {
             self.table[index].rare().lag_bytes += message.frame().len();
+            // What blocked it may have been frames of its own: it needed nothing of the tape until now.
+            self.needs(index);
             self.cut_if_too_far_behind(index);
         }
     }

@@ -146,3 +146,14 @@ fn a_subscription_does_not_wake_a_reader_that_stands_still_past_what_it_has_lost
         ],
     );
 }
+
+#[test]
+fn what_comes_for_a_reader_that_is_blocked_by_replies_alone_is_kept_for_it() {
+    let mut operations = vec![stalled(connect(Transport::Json, None, T0))];
+    // Far more replies than the socket takes, and nothing else.
+    operations.extend(vec![Operation::Subscribe { who: 0, topics: T0, since: None }; 400]);
+    operations.push(push(To::All, 8, 5));
+    operations.push(push(To::All, 8, 5));
+    operations.push(FIRST_READS_ON);
+    perform(2, 1 << 20, operations);
+}

@@ -52,7 +52,7 @@ fn perform_by_hand(
 }
 
 proptest! {
-    #![proptest_config(cases(1000))]
+    #![proptest_config(cases(3000))]
 
     #[test]
     fn contract_2_every_client_receives_what_the_model_says_from_shards_turned_by_hand(
