@@ -233,6 +233,16 @@ impl Slot {
         self.rare.get_or_insert_default()
     }
 
+    /// Nothing of the tape is left for it.
+    pub fn caught_up(&mut self) {
+        self.clear(flag::BEHIND);
+        if let Some(rare) = &mut self.rare {
+            rare.replays.clear();
+            rare.lag_exempt = 0;
+        }
+        self.tidy();
+    }
+
     /// Drops the rare state if nothing in it is needed any more.
     pub fn tidy(&mut self) {
         if self.rare.as_ref().is_some_and(|rare| rare.is_empty()) {

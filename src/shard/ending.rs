@@ -267,18 +267,13 @@ impl Shard {
             return;
         }
         let (outlook, form) = (self.outlook(), form_of(slot.transport));
-        let (mut chains, mut frames, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for (replay, after, until) in outlook.stretches(slot) {
-            outlook.chains(index, replay, after, &mut chains);
-            self.tape.walk(&chains, after, until, |entry| {
-                if !entry.is_expired(outlook.now) {
-                    let frame = entry.form(form, &outlook.encoder).clone();
-                    bytes += frame.len();
-                    frames.push(frame);
-                }
-                bytes < self.settings.lag_bytes_max
-            });
-        }
+        let (mut frames, mut bytes) = (Vec::new(), 0);
+        outlook.pending(index, |entry| {
+            let frame = entry.form(form, &outlook.encoder).clone();
+            bytes += frame.len();
+            frames.push(frame);
+            bytes < self.settings.lag_bytes_max
+        });
         self.stats.delivered += frames.len() as u64;
         frames.into_iter().for_each(|frame| self.queue(index, frame));
     }

@@ -8,7 +8,8 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::conn::{NONE, Replay, Slot, State, Table, flag};
-use super::tape::{ChainId, EVERYBODY, Encoder, Form, Tape};
+use super::settings::Settings;
+use super::tape::{ChainId, EVERYBODY, Encoder, Entry, Form, Tape};
 use super::topics::{TopicId, Topics};
 use super::users::Users;
 use crate::ring::Pieces;
@@ -96,6 +97,20 @@ pub(super) struct Outlook<'s> {
 }
 
 impl<'s> Outlook<'s> {
+    /// Of the parts of a shard, so that its ring can be used meanwhile; `Shard::outlook` is of the whole.
+    pub(super) fn new(
+        table: &'s Table,
+        topics: &'s Topics,
+        tape: &'s Tape,
+        users: &'s Users,
+        settings: &'s Settings,
+        epoch: u32,
+        now: Instant,
+    ) -> Self {
+        let encoder = Encoder { epoch, poll_begin: &settings.poll_begin, encoded: tape.encoded() };
+        Self { table, topics, tape, users, encoder, now }
+    }
+
     /// Puts into `chains` those with anything after `after` for the stretch that slot `index` is at.
     pub(super) fn chains(&self, index: u32, replay: Option<&Replay>, after: u64, chains: &mut Vec<ChainId>) {
         chains.clear();
@@ -142,6 +157,22 @@ impl<'s> Outlook<'s> {
         let replays = slot.rare.iter().flat_map(|rare| &rare.replays);
         let replays = replays.map(|replay| (Some(replay), replay.cursor, replay.until));
         replays.chain(slot.is(flag::BEHIND).then_some((None, slot.cursor, u64::MAX)))
+    }
+
+    /// Shows what slot `index` has yet to be sent of the tape, in order and without what has expired, while
+    /// `take` says so.
+    pub(super) fn pending(&self, index: u32, mut take: impl FnMut(&'s Entry) -> bool) {
+        let (mut chains, mut goes_on) = (Vec::new(), true);
+        for (replay, after, until) in self.stretches(&self.table[index]) {
+            self.chains(index, replay, after, &mut chains);
+            self.tape.walk(&chains, after, until, |entry| {
+                goes_on = entry.is_expired(self.now) || take(entry);
+                goes_on
+            });
+            if !goes_on {
+                return;
+            }
+        }
     }
 
     /// Whether slot `slot` is behind with the tape and has nothing else to be sent.

@@ -57,27 +57,17 @@ impl Shard {
     /// Answers a poll that was marked, if what it was marked for has not expired meanwhile.
     pub(super) fn answer_marked_poll(&mut self, index: u32) {
         if !self.has_news(index) {
-            let slot = &mut self.table[index];
-            slot.clear(flag::BEHIND);
-            if let Some(rare) = &mut slot.rare {
-                rare.replays.clear();
-                rare.lag_exempt = 0;
-            }
-            slot.tidy();
-            return;
+            return self.table[index].caught_up();
         }
         self.answer_poll(index, false);
     }
 
     fn has_news(&self, index: u32) -> bool {
-        let (outlook, mut chains, mut news) = (self.outlook(), Vec::new(), false);
-        for (replay, after, until) in outlook.stretches(&self.table[index]) {
-            outlook.chains(index, replay, after, &mut chains);
-            self.tape.walk(&chains, after, until, |entry| {
-                news |= !entry.is_expired(outlook.now);
-                !news
-            });
-        }
+        let mut news = false;
+        self.outlook().pending(index, |_| {
+            news = true;
+            false
+        });
         news
     }
 
@@ -114,7 +104,7 @@ impl Shard {
 
     fn queue_answer(&mut self, index: u32, gap: bool) {
         let List { messages, next } = self.list(index);
-        let encoder = self.encoder();
+        let encoder = self.outlook().encoder;
         let begin = self.poll_begin(index);
         let mut pieces = vec![begin];
         if let ([only], false) = (&messages[..], gap) {
@@ -137,26 +127,17 @@ impl Shard {
 
     /// What has to be told to a poll, as much as one answer holds, but one message at least.
     fn list(&self, index: u32) -> List<'_> {
-        let (outlook, mut chains) = (self.outlook(), Vec::new());
+        let outlook = self.outlook();
         let (mut messages, mut bytes, mut cut) = (Vec::new(), 0, false);
-        for (replay, after, until) in outlook.stretches(&self.table[index]) {
-            outlook.chains(index, replay, after, &mut chains);
-            self.tape.walk(&chains, after, until, |entry| {
-                if entry.is_expired(outlook.now) {
-                    return true;
-                }
-                let item_bytes = entry.form(Form::Item, &outlook.encoder).len();
-                cut = !messages.is_empty() && bytes + item_bytes > self.settings.poll_bytes_max;
-                if !cut {
-                    bytes += item_bytes;
-                    messages.push(entry);
-                }
-                !cut
-            });
-            if cut {
-                break;
+        outlook.pending(index, |entry| {
+            let item_bytes = entry.form(Form::Item, &outlook.encoder).len();
+            cut = !messages.is_empty() && bytes + item_bytes > self.settings.poll_bytes_max;
+            if !cut {
+                bytes += item_bytes;
+                messages.push(entry);
             }
-        }
+            !cut
+        });
         let last = messages.last().map(|entry| entry.seq());
         let next = last.filter(|_| cut).unwrap_or_else(|| self.stands_at(index).seq);
         List { messages, next }
@@ -171,12 +152,8 @@ impl Shard {
         slot.state = State::Handshake;
         slot.opened = now;
         slot.set(flag::SERVED);
-        slot.clear(flag::BEHIND | flag::AHEAD | flag::OWN_HEAD);
-        if let Some(rare) = &mut slot.rare {
-            rare.replays.clear();
-            rare.lag_exempt = 0;
-        }
-        slot.tidy();
+        slot.clear(flag::AHEAD | flag::OWN_HEAD);
+        slot.caught_up();
     }
 
     /// Keeps what a client sends before it is its turn, up to the length of one request head; the rest stays

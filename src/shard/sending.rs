@@ -10,7 +10,7 @@ use super::Shard;
 use super::conn::{State, flag};
 use super::ending::Answer;
 use super::outlook::{BrokenOff, Outlook, Plan, Poll, Repeats, ping_of};
-use super::tape::{ChainId, Encoder};
+use super::tape::ChainId;
 use crate::ring::{BATCH_MAX, Token};
 use crate::stats::CloseReason;
 use crate::wire::session::Transport;
@@ -31,18 +31,8 @@ pub(super) struct Sender {
 
 impl Shard {
     pub(super) fn outlook(&self) -> Outlook<'_> {
-        Outlook {
-            table: &self.table,
-            topics: &self.topics,
-            tape: &self.tape,
-            users: &self.users,
-            encoder: self.encoder(),
-            now: self.clock.now(),
-        }
-    }
-
-    pub(super) fn encoder(&self) -> Encoder<'_> {
-        Encoder { epoch: self.epoch, poll_begin: &self.settings.poll_begin, encoded: self.tape.encoded() }
+        let Self { table, topics, tape, users, settings, .. } = self;
+        Outlook::new(table, topics, tape, users, settings, self.epoch, self.clock.now())
     }
 
     /// Every chain that holds messages for slot `index`.
@@ -120,20 +110,10 @@ impl Shard {
         plans.clear();
         empty.clear();
         results.clear();
-        let outlook = Outlook {
-            table: &self.table,
-            topics: &self.topics,
-            tape: &self.tape,
-            users: &self.users,
-            encoder: Encoder {
-                epoch: self.epoch,
-                poll_begin: &self.settings.poll_begin,
-                encoded: self.tape.encoded(),
-            },
-            now: self.clock.now(),
-        };
+        let Self { ring, table, topics, tape, users, settings, epoch, clock, .. } = self;
+        let outlook = Outlook::new(table, topics, tape, users, settings, *epoch, clock.now());
         let (mut next, mut repeats) = (0, Repeats::default());
-        results.extend(self.ring.send_all(|pieces| {
+        results.extend(ring.send_all(|pieces| {
             loop {
                 let &index = batch.get(next)?;
                 next += 1;
