@@ -395,8 +395,9 @@ fn contract_2_a_kept_connection_may_idle_for_timeouts_heartbeat_and_then_a_head_
         ["timeouts.heartbeat_min=1s", "timeouts.heartbeat=1s", "timeouts.handshake=300ms", "shards=1"];
     let gateway = Gateway::start(&settings);
     let mut idle = poller(&gateway);
-    idle.poll("timeout=0");
+    // Before the request: when the gateway has answered it is for nobody here to see.
     let begun = Instant::now();
+    idle.poll("timeout=0");
     let mut slow = poller(&gateway);
     slow.poll("timeout=0");
     // Longer than a first head may take; the pause is what is tested.
