@@ -1,12 +1,13 @@
 //! Connections in: accepted and upgraded per second, against a bare accept loop.
 
-use crate::rig::Outcome;
 use crate::rig::baseline::Baseline;
 use crate::rig::process::{Gateway, Settings};
 use crate::rig::receiver::{Receiver, Role};
+use crate::rig::{Outcome, per_second};
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
-const CONNECTIONS: u32 = 10_000;
+/// How many connect.
+pub const CONNECTIONS: u32 = 10_000;
 const SERVER_CORE: usize = 0;
 const CLIENT_CORE: usize = 1;
 
@@ -36,6 +37,7 @@ pub fn machine(runs: u32) -> Outcome<Vec<Reading>> {
     Ok(vec![Reading::detail("machine.accept_loop", median(&rates), "accepts/s", runs_note(&rates))])
 }
 
+/// Connections per second of the bare accept loop.
 fn bare_rate() -> Outcome<f64> {
     let mut baseline = Baseline::start(SERVER_CORE)?;
     let mut receiver = Receiver::start(CLIENT_CORE)?;
@@ -44,18 +46,16 @@ fn bare_rate() -> Outcome<f64> {
     let accepted_ns = baseline.accepted()?;
     receiver.stop()?;
     baseline.stop()?;
-    Ok(rate(connected.started_ns, accepted_ns.max(connected.ended_ns)))
+    let ended_ns = accepted_ns.max(connected.ended_ns);
+    Ok(per_second(u64::from(CONNECTIONS), ended_ns - connected.started_ns))
 }
 
-fn gateway_rate() -> Outcome<f64> {
+/// The same of the gateway: until the last 101.
+pub fn gateway_rate() -> Outcome<f64> {
     let gateway = Gateway::start(Settings { shards: 1, heartbeat_s: 600 })?;
     let mut receiver = Receiver::start(CLIENT_CORE)?;
     let connected = receiver.connect(gateway.address, CONNECTIONS, &Role::Subscriber)?;
     receiver.stop()?;
     gateway.stop()?;
-    Ok(rate(connected.started_ns, connected.ended_ns))
-}
-
-fn rate(started_ns: u64, ended_ns: u64) -> f64 {
-    f64::from(CONNECTIONS) * 1e9 / (ended_ns - started_ns) as f64
+    Ok(per_second(u64::from(CONNECTIONS), connected.ended_ns - connected.started_ns))
 }

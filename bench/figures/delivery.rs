@@ -6,20 +6,18 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use corecast::client::Client;
 use corecast::message::{Name, Target};
 
 use crate::cpu;
-use crate::rig::Outcome;
+use crate::rig::audience::Audience;
 use crate::rig::baseline::{Baseline, Way};
-use crate::rig::process::{Gateway, Settings};
 use crate::rig::pusher::{Pace, Pushed, name, push, push_all};
-use crate::rig::receiver::{Receiver, Role, TOPIC, user};
+use crate::rig::receiver::{Receiver, Role, user};
+use crate::rig::{Outcome, PAYLOAD_BYTES, per_second};
 use crate::table::{Bound, Reading, median, runs as runs_note};
 
 const SUBSCRIBERS: u32 = 10_000;
-const PAYLOAD_BYTES: usize = 256;
 const SENDER_CORE: usize = 0;
 const RECEIVER_CORE: usize = 1;
 /// Longest wait for what is on its way.
@@ -60,49 +58,24 @@ fn cost_reading(name: &'static str, costs: &[Cost]) -> Reading {
 }
 
 /// The gateway with its subscribers.
-struct GatewaySide {
-    gateway: Gateway,
-    receiver: Receiver,
-    client: Client,
-    topic: Name,
-    payload: Bytes,
-    messages: u64,
-}
+struct GatewaySide(Audience);
 
 impl GatewaySide {
     fn start() -> Outcome<Self> {
-        let gateway = Gateway::start(Settings { shards: 1, heartbeat_s: 600 })?;
-        let mut receiver = Receiver::start(RECEIVER_CORE)?;
-        receiver.connect(gateway.address, SUBSCRIBERS, &Role::Subscriber)?;
-        let client = gateway.client()?;
-        let payload = Bytes::from(vec![b'x'; PAYLOAD_BYTES]);
-        Ok(Self { gateway, receiver, client, topic: name(TOPIC)?, payload, messages: 0 })
+        Ok(Self(Audience::start(SUBSCRIBERS, &[Role::Subscriber])?))
     }
 
     /// One broadcast after another, each received by all before the next.
     fn one_at_a_time(&mut self, rounds: u32) -> Outcome<Cost> {
-        cost(self.gateway.pid(), self.receiver.pid(), rounds, || self.broadcast_rounds(rounds))
-    }
-
-    fn broadcast_rounds(&mut self, rounds: u32) -> Outcome<()> {
-        for _ in 0..rounds {
-            self.messages += u64::from(SUBSCRIBERS);
-            self.receiver.expect(self.messages)?;
-            let broadcast = push(Target::Topic(self.topic.clone()), &self.payload);
-            let pushed = self.client.push(broadcast).map_err(|error| format!("{error:?}"))?;
-            if pushed.connections != u64::from(SUBSCRIBERS) {
-                return Err(format!("a broadcast was handed to {} connections", pushed.connections).into());
-            }
-            self.receiver.received(ARRIVAL)?;
-        }
-        Ok(())
+        let (gateway, receiver) = (self.0.gateway.pid(), self.0.receiver.pid());
+        cost(gateway, receiver, rounds, || (0..rounds).try_for_each(|_| self.0.broadcast()))
     }
 
     /// Broadcasts as fast as they are accepted; deliveries per second until all are received.
     fn broadcasts(&mut self, count: u32, pace: Pace) -> Outcome<(f64, Pushed)> {
         let deliveries = u64::from(count) * u64::from(SUBSCRIBERS);
-        let topic = self.topic.clone();
-        let payload = self.payload.clone();
+        let topic = self.0.topic.clone();
+        let payload = self.0.payload.clone();
         self.timed(deliveries, |client| {
             push_all(client, 0..count, pace, |_| push(Target::Topic(topic.clone()), &payload))
         })
@@ -110,7 +83,7 @@ impl GatewaySide {
 
     /// Pushes to one user each, scattered over all; deliveries per second until all are received.
     fn unicasts(&mut self, users: &[Name], count: u32, pace: Pace) -> Outcome<(f64, Pushed)> {
-        let payload = self.payload.clone();
+        let payload = self.0.payload.clone();
         // A stride that has no factor in common with 10,000: everybody's turn, never a neighbour's.
         let to = |number: u32| users[(number as usize * 7919) % users.len()].clone();
         self.timed(u64::from(count), |client| {
@@ -123,23 +96,18 @@ impl GatewaySide {
         deliveries: u64,
         send: impl FnOnce(&mut Client) -> Outcome<Pushed>,
     ) -> Outcome<(f64, Pushed)> {
-        self.messages += deliveries;
-        self.receiver.expect(self.messages)?;
+        self.0.messages += deliveries;
+        self.0.receiver.expect(self.0.messages)?;
         let start_ns = cpu::now_ns();
-        let pushed = send(&mut self.client)?;
-        let received = self.receiver.received(ARRIVAL)?;
+        let pushed = send(&mut self.0.client)?;
+        let received = self.0.receiver.received(ARRIVAL)?;
         if received.counts.payload_bytes != received.counts.messages * PAYLOAD_BYTES as u64 {
             return Err(format!("payloads of {PAYLOAD_BYTES} bytes were sent, not {received:?}").into());
         }
         if pushed.connections != deliveries {
             return Err(format!("{deliveries} deliveries were due, not {}", pushed.connections).into());
         }
-        Ok((rate(deliveries, received.at_ns - start_ns), pushed))
-    }
-
-    fn stop(self) -> Outcome<()> {
-        self.receiver.stop()?;
-        self.gateway.stop()
+        Ok((per_second(deliveries, received.at_ns - start_ns), pushed))
     }
 }
 
@@ -185,17 +153,13 @@ impl BareSide {
         self.baseline.send(rounds, PAYLOAD_BYTES, Way::Loop)?;
         let received = self.receiver.received(ARRIVAL)?;
         self.baseline.sent()?;
-        Ok(rate(deliveries, received.at_ns - start_ns))
+        Ok(per_second(deliveries, received.at_ns - start_ns))
     }
 
     fn stop(self) -> Outcome<()> {
         self.receiver.stop()?;
         self.baseline.stop()
     }
-}
-
-fn rate(count: u64, elapsed_ns: u64) -> f64 {
-    count as f64 * 1e9 / elapsed_ns as f64
 }
 
 /// The bare loop alone: what this machine charges and allows, and how much it wavers.
@@ -243,7 +207,7 @@ pub fn fanout(runs: u32) -> Outcome<Vec<Reading>> {
         gateway_costs.push(ours);
         bare_costs.push(theirs);
     }
-    gateway.stop()?;
+    gateway.0.stop()?;
     bare.stop()?;
     Ok(vec![
         Reading::detail("fanout", median(&ratios), "x send loop", runs_note(&ratios))
@@ -275,7 +239,7 @@ pub fn saturated(runs: u32) -> Outcome<Vec<Reading>> {
         bare_rates.push(theirs);
         busy += pushed.busy;
     }
-    gateway.stop()?;
+    gateway.0.stop()?;
     bare.stop()?;
     Ok(vec![
         Reading::detail("saturated", median(&ratios), "x send loop", runs_note(&ratios))
@@ -311,7 +275,7 @@ pub fn unicast(runs: u32) -> Outcome<Vec<Reading>> {
         bare_rates.push(theirs);
         busy += pushed.busy + pushed_batched.busy;
     }
-    gateway.stop()?;
+    gateway.0.stop()?;
     bare.stop()?;
     let better = if median(&single_ratios) >= median(&batch_ratios) { &single_ratios } else { &batch_ratios };
     Ok(vec![

@@ -3,87 +3,54 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use corecast::client::Client;
 use corecast::control::command::{Answer, Command};
-use corecast::message::{Name, Target};
+use corecast::message::Target;
 
 use crate::plan::Transport;
-use crate::rig::Outcome;
+use crate::rig::audience::Audience;
 use crate::rig::process::{Gateway, Settings};
 use crate::rig::pusher::{name, push};
 use crate::rig::receiver::{Receiver, Role, TOPIC};
+use crate::rig::{Outcome, PAYLOAD_BYTES, per_second};
 use crate::table::{Bound, Reading, median, runs as runs_note};
-use crate::{cpu, failure};
+use crate::{arrival, cpu, failure};
 
 const SUBSCRIBERS: u32 = 9_000;
-const RESUMING: u32 = 10_000;
+const RESUMING: u32 = arrival::CONNECTIONS;
 const MISSED: u32 = 100;
-const PAYLOAD_BYTES: usize = 256;
 const RECEIVER_CORE: usize = 1;
 /// Longest wait for what is on its way.
 const ARRIVAL: Duration = Duration::from_secs(60);
 
-/// A gateway whose subscribers use some transports, as many of each.
-struct Side {
-    gateway: Gateway,
-    receiver: Receiver,
-    client: Client,
-    topic: Name,
-    payload: Bytes,
-    messages: u64,
+/// CPU of the gateway per delivery, in µs, from the push to the last receipt. Polls ask again between the
+/// rounds, and what that costs is not in it.
+fn cost_us(side: &mut Audience, rounds: u32) -> Outcome<f64> {
+    let mut used_ns = 0;
+    for _ in 0..rounds {
+        side.receiver.poll_again()?;
+        wait_until_all_listen(side)?;
+        let before_ns = cpu::used_ns(side.gateway.pid())?;
+        side.broadcast()?;
+        used_ns += cpu::used_ns(side.gateway.pid())? - before_ns;
+    }
+    Ok(used_ns as f64 / 1e3 / f64::from(rounds * side.subscribers))
 }
 
-impl Side {
-    fn start(roles: &[Role]) -> Outcome<Self> {
-        let gateway = Gateway::start(Settings { shards: 1, heartbeat_s: 600 })?;
-        let mut receiver = Receiver::start(RECEIVER_CORE)?;
-        for role in roles {
-            receiver.connect(gateway.address, SUBSCRIBERS / roles.len() as u32, role)?;
+fn wait_until_all_listen(side: &mut Audience) -> Outcome<()> {
+    let deadline = Instant::now() + ARRIVAL;
+    loop {
+        let asked = Command::Topic(side.topic.clone());
+        let answer = side.client.call(&asked).map_err(|error| failure!("{error:?}"))?;
+        let Answer::Topics(topics) = answer else {
+            return Err(failure!("topics were answered {answer:?}"));
+        };
+        if topics.first().is_some_and(|topic| topic.connections == u64::from(side.subscribers)) {
+            return Ok(());
         }
-        let client = gateway.client()?;
-        let payload = Bytes::from(vec![b'x'; PAYLOAD_BYTES]);
-        Ok(Self { gateway, receiver, client, topic: name(TOPIC)?, payload, messages: 0 })
-    }
-
-    /// CPU of the gateway per delivery, in µs, from the push to the last receipt. Polls ask again between the
-    /// rounds, and what that costs is not in it.
-    fn cost_us(&mut self, rounds: u32) -> Outcome<f64> {
-        let mut used_ns = 0;
-        for _ in 0..rounds {
-            self.receiver.poll_again()?;
-            self.wait_until_all_listen()?;
-            self.messages += u64::from(SUBSCRIBERS);
-            self.receiver.expect(self.messages)?;
-            let before_ns = cpu::used_ns(self.gateway.pid())?;
-            let broadcast = push(Target::Topic(self.topic.clone()), &self.payload);
-            self.client.push(broadcast).map_err(|error| failure!("{error:?}"))?;
-            self.receiver.received(ARRIVAL)?;
-            used_ns += cpu::used_ns(self.gateway.pid())? - before_ns;
+        if Instant::now() > deadline {
+            return Err(failure!("not all subscribers are back: {topics:?}"));
         }
-        Ok(used_ns as f64 / 1e3 / f64::from(rounds * SUBSCRIBERS))
-    }
-
-    fn wait_until_all_listen(&mut self) -> Outcome<()> {
-        let deadline = Instant::now() + ARRIVAL;
-        loop {
-            let asked = Command::Topic(self.topic.clone());
-            let answer = self.client.call(&asked).map_err(|error| failure!("{error:?}"))?;
-            let Answer::Topics(topics) = answer else {
-                return Err(failure!("topics were answered {answer:?}"));
-            };
-            if topics.first().is_some_and(|topic| topic.connections == u64::from(SUBSCRIBERS)) {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                return Err(failure!("not all subscribers are back: {topics:?}"));
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    fn stop(self) -> Outcome<()> {
-        self.receiver.stop()?;
-        self.gateway.stop()
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -93,15 +60,15 @@ pub fn mixed(runs: u32) -> Outcome<Vec<Reading>> {
     const PAIRS: u32 = 3;
     const ROUNDS: u32 = 15;
     const WARM_UP_ROUNDS: u32 = 10;
-    let mut alone = Side::start(&[Role::Subscriber])?;
+    let mut alone = Audience::start(SUBSCRIBERS, &[Role::Subscriber])?;
     let by = [Role::Subscriber, Role::By(Transport::EventStream), Role::By(Transport::LongPoll)];
-    let mut mixed = Side::start(&by)?;
+    let mut mixed = Audience::start(SUBSCRIBERS, &by)?;
     let (mut ratios, mut mixed_us, mut alone_us) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..runs * PAIRS {
-        mixed.cost_us(WARM_UP_ROUNDS)?;
-        let of_mixed = mixed.cost_us(ROUNDS)?;
-        alone.cost_us(WARM_UP_ROUNDS)?;
-        let of_alone = alone.cost_us(ROUNDS)?;
+        cost_us(&mut mixed, WARM_UP_ROUNDS)?;
+        let of_mixed = cost_us(&mut mixed, ROUNDS)?;
+        cost_us(&mut alone, WARM_UP_ROUNDS)?;
+        let of_alone = cost_us(&mut alone, ROUNDS)?;
         ratios.push(of_mixed / of_alone);
         mixed_us.push(of_mixed);
         alone_us.push(of_alone);
@@ -121,7 +88,7 @@ pub fn mixed(runs: u32) -> Outcome<Vec<Reading>> {
 pub fn resume(runs: u32) -> Outcome<Vec<Reading>> {
     let (mut ratios, mut rates, mut plain_rates) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..runs {
-        let plain = plain_rate()?;
+        let plain = arrival::gateway_rate()?;
         let resuming = resuming_rate()?;
         ratios.push(resuming / plain);
         rates.push(resuming);
@@ -134,15 +101,6 @@ pub fn resume(runs: u32) -> Outcome<Vec<Reading>> {
         Reading::detail("resume.clients", median(&rates), "clients/s", runs_note(&rates)),
         Reading::detail("resume.connects", median(&plain_rates), "clients/s", runs_note(&plain_rates)),
     ])
-}
-
-fn plain_rate() -> Outcome<f64> {
-    let gateway = Gateway::start(Settings { shards: 1, heartbeat_s: 600 })?;
-    let mut receiver = Receiver::start(RECEIVER_CORE)?;
-    let connected = receiver.connect(gateway.address, RESUMING, &Role::Subscriber)?;
-    receiver.stop()?;
-    gateway.stop()?;
-    Ok(rate(connected.started_ns, connected.ended_ns))
 }
 
 fn resuming_rate() -> Outcome<f64> {
@@ -166,9 +124,6 @@ fn resuming_rate() -> Outcome<f64> {
     receiver.stop()?;
     gateway.stop()?;
     // The last message may have come before the last connect, or after it.
-    Ok(rate(connected.started_ns, received.at_ns.max(connected.ended_ns)))
-}
-
-fn rate(started_ns: u64, ended_ns: u64) -> f64 {
-    f64::from(RESUMING) * 1e9 / (ended_ns - started_ns) as f64
+    let ended_ns = received.at_ns.max(connected.ended_ns);
+    Ok(per_second(u64::from(RESUMING), ended_ns - connected.started_ns))
 }

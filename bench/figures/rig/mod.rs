@@ -7,6 +7,7 @@
 //! and the gateway; `pusher` keeps many pushes in flight. Nothing here knows a figure or its goal: next,
 //! `figures`.
 
+pub mod audience;
 pub mod baseline;
 pub mod lone_shard;
 pub mod process;
@@ -15,3 +16,11 @@ pub mod receiver;
 
 /// What went wrong, for people; a benchmark has nothing to decide by its kind.
 pub type Outcome<T> = Result<T, crate::Failure>;
+
+/// What each broadcast and push carries.
+pub const PAYLOAD_BYTES: usize = 256;
+
+/// So many in so many nanoseconds, as a rate per second.
+pub fn per_second(count: u64, elapsed_ns: u64) -> f64 {
+    count as f64 * 1e9 / elapsed_ns as f64
+}

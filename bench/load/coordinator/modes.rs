@@ -44,38 +44,30 @@ pub fn hold(arguments: &Hold) -> Result<u8, Failure> {
 
 /// `fanout`
 pub fn fanout(arguments: &Fanout) -> Result<u8, Failure> {
-    let mut scenario = Scenario::new(&arguments.place, &arguments.opening)?;
-    let publishing = &arguments.publishing;
-    let payload_bytes = payload_bytes(publishing)?;
-    scenario.plan.verify = !publishing.unstamped;
-    let job = Job {
-        messages: publishing.messages.0,
-        payload_bytes,
-        rate: publishing.rate,
-        stamped: !publishing.unstamped,
-        users: None,
-        user: Template::parse("")?,
-        seed: arguments.opening.seed,
-    };
-    publish("fanout", scenario, publishing, job, &arguments.output)
+    let scenario = Scenario::new(&arguments.place, &arguments.opening)?;
+    let job = job(&arguments.publishing, None, "", arguments.opening.seed)?;
+    publish("fanout", scenario, &arguments.publishing, job, &arguments.output)
 }
 
 /// `unicast`
 pub fn unicast(arguments: &Unicast) -> Result<u8, Failure> {
-    let mut scenario = Scenario::new(&arguments.place, &arguments.opening)?;
-    let publishing = &arguments.publishing;
-    let payload_bytes = payload_bytes(publishing)?;
-    scenario.plan.verify = !publishing.unstamped;
-    let job = Job {
+    let scenario = Scenario::new(&arguments.place, &arguments.opening)?;
+    let users = Some(scenario.plan.count);
+    let job = job(&arguments.publishing, users, &arguments.user, arguments.opening.seed)?;
+    publish("unicast", scenario, &arguments.publishing, job, &arguments.output)
+}
+
+/// What is published: to all, or to single ones of `users`, whose names `user` makes.
+fn job(publishing: &Publishing, users: Option<u32>, user: &str, seed: u64) -> Result<Job, Failure> {
+    Ok(Job {
         messages: publishing.messages.0,
-        payload_bytes,
+        payload_bytes: payload_bytes(publishing)?,
         rate: publishing.rate,
         stamped: !publishing.unstamped,
-        users: Some(scenario.plan.count),
-        user: Template::parse(&arguments.user).map_err(|error| usage(&error.to_string()))?,
-        seed: arguments.opening.seed,
-    };
-    publish("unicast", scenario, publishing, job, &arguments.output)
+        users,
+        user: Template::parse(user).map_err(|error| usage(&error.to_string()))?,
+        seed,
+    })
 }
 
 fn payload_bytes(publishing: &Publishing) -> Result<usize, Failure> {
@@ -91,11 +83,12 @@ fn payload_bytes(publishing: &Publishing) -> Result<usize, Failure> {
 
 fn publish(
     mode: &'static str,
-    scenario: Scenario,
+    mut scenario: Scenario,
     publishing: &Publishing,
     job: Job,
     output: &Output,
 ) -> Result<u8, Failure> {
+    scenario.plan.verify = job.stamped;
     let connections = u64::from(scenario.plan.count);
     let deliveries = if job.users.is_some() { job.messages } else { job.messages * connections };
     let goal = Goal::Messages(deliveries);

@@ -43,7 +43,6 @@ pub struct Session {
     started_unix: SystemTime,
     /// Connections open when all had been tried.
     opened: u64,
-    connect_s: f64,
     rates: Vec<(&'static str, f64)>,
     /// Deliveries that have to arrive in all, and how many of what was counted those are.
     expected: Option<(u64, Heard)>,
@@ -87,7 +86,6 @@ impl Session {
             server,
             started_unix: SystemTime::now(),
             opened: 0,
-            connect_s: 0.0,
             rates: Vec::new(),
             expected: None,
             interrupted,
@@ -183,8 +181,8 @@ impl Session {
             (started_ns, ended_ns) = (began_ns, cpu::now_ns());
         }
         self.opened = self.ledger.open();
-        self.connect_s = (ended_ns - started_ns) as f64 / 1e9;
-        self.rate("connects/s", self.ledger.totals.opened as f64 / self.connect_s.max(1e-9));
+        let took_s = (ended_ns - started_ns) as f64 / 1e9;
+        self.rate("connects/s", self.ledger.totals.opened as f64 / took_s.max(1e-9));
         if self.ledger.totals.opened == 0 && self.nobody_is_there() {
             let address = self.scenario.plan.targets[0].address;
             let outcome = self.ledger.outcomes.keys().next().copied();

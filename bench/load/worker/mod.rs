@@ -32,7 +32,7 @@ use crate::record::{Error, Timed};
 use crate::{Failure, cpu, failure, memory};
 pub use scene::Random;
 use scene::Scene;
-use slots::{NOBODY, Slot, State, flag};
+use slots::{Slot, State, flag};
 use tally::Tally;
 use timers::{Due, Timers};
 
@@ -470,24 +470,9 @@ impl Worker {
                     (*publisher, last.get((slot.number - first) as usize).copied().unwrap_or(0))
                 }
             };
-            let lost = if slot.publisher == publisher || slot.publisher == NOBODY {
-                let missing = slot.rare.as_ref().map_or(&[][..], |rare| &rare.missing[..]);
-                tracking::lost(slot.seq, missing, last)
-            } else {
-                let none = tracking::Track::default();
-                let track = slot.rare.as_ref().and_then(|rare| rare.others.get(&publisher));
-                let track = track.unwrap_or(&none);
-                tracking::lost(track.newest, &track.missing, last)
-            };
-            self.tally.counts.lost += lost;
-            // Counted: `count_holes` must not see it again.
-            if slot.publisher == publisher || slot.publisher == NOBODY {
-                if let Some(rare) = &mut slot.rare {
-                    rare.missing.clear();
-                }
-            } else if let Some(rare) = &mut slot.rare {
-                rare.others.remove(&publisher);
-            }
+            // Taken: `count_holes` must not see it again.
+            let track = slot.take_track(publisher);
+            self.tally.counts.lost += tracking::lost(track.newest, &track.missing, last);
         }
     }
 

@@ -165,6 +165,16 @@ impl Slot {
         self.rare.get_or_insert_default()
     }
 
+    /// What was heard of a publisher; what is missing of it is given away with it.
+    pub fn take_track(&mut self, publisher: u16) -> Track {
+        let rare = self.rare.as_mut();
+        if self.publisher == publisher || self.publisher == NOBODY {
+            let missing = rare.map(|rare| std::mem::take(&mut rare.missing)).unwrap_or_default();
+            return Track { newest: self.seq, missing };
+        }
+        rare.and_then(|rare| rare.others.remove(&publisher)).unwrap_or_default()
+    }
+
     /// What was heard stays when the connection goes; everything else of `Rare` goes with it.
     pub fn keep_tracks(&mut self) {
         let Some(rare) = self.rare.take() else { return };

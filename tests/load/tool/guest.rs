@@ -3,22 +3,21 @@
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
 use crate::bench::wait;
 use crate::planted::DEADLINE;
+use crate::process::{self, INSTALL, chromium_arguments};
 
 /// Between two looks at something that cannot be waited for otherwise.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-const INSTALL: &str = "install it with tests/gateway/install-clients.sh";
 
 /// A process of its own group, with a directory of its own.
 pub struct Guest {
-    child: Child,
+    process: process::Guest,
     pub directory: TempDir,
 }
 
@@ -30,7 +29,7 @@ impl Guest {
         command.process_group(0).stdin(Stdio::piped()).stdout(file("stdout")).stderr(file("stderr"));
         let name = command.get_program().to_owned();
         let child = command.spawn().unwrap_or_else(|error| panic!("{name:?}: {error}; {INSTALL}"));
-        Self { child, directory }
+        Self { process: process::Guest(child), directory }
     }
 
     /// Waits for its end: its exit status and standard output.
@@ -43,7 +42,7 @@ impl Guest {
     /// The same, and its standard error.
     #[track_caller]
     pub fn ended_with_errors(mut self) -> (i32, String, String) {
-        let status = wait(&mut self.child, DEADLINE).unwrap_or_else(|| panic!("no end: {}", self.said()));
+        let status = wait(&mut self.process.0, DEADLINE).unwrap_or_else(|| panic!("no end: {}", self.said()));
         let read = |name| std::fs::read(self.directory.path().join(name)).unwrap();
         let [stdout, stderr] = ["stdout", "stderr"].map(|name| String::from_utf8(read(name)).unwrap());
         (status, stdout, stderr)
@@ -66,19 +65,12 @@ impl Guest {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.0.id()
     }
 
     /// Whether it is still there.
     pub fn runs(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
-        let _ = self.child.wait();
+        self.process.0.try_wait().unwrap().is_none()
     }
 }
 
@@ -114,10 +106,8 @@ pub fn chromium(page: &Path) -> Guest {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new("chromium");
     command
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .args(["--disable-dev-shm-usage", "--enable-logging=stderr", "--virtual-time-budget=2000"])
-        .arg(format!("--user-data-dir={}", directory.path().join("profile").display()))
+        .args(chromium_arguments(directory.path()))
+        .args(["--enable-logging=stderr", "--virtual-time-budget=2000"])
         .arg("--dump-dom")
         .arg(format!("file://{}", page.display()));
     Guest::start(&mut command, directory)

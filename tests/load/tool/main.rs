@@ -3,6 +3,9 @@
 mod bench;
 mod guest;
 mod planted;
+#[allow(dead_code, reason = "tests/gateway uses more of it")]
+#[path = "../../gateway/harness/guest.rs"]
+mod process;
 
 mod behaviours;
 mod chat;
