@@ -1,10 +1,13 @@
 //! One core's executor with all that it owns: listeners, ring, connections, users, topics, tape, clock.
 //!
 //! A shard shares nothing (design section 2): plain fields of one struct on one thread. Its life is the
-//! loop in `run`, a loop of batches. This file performs no protocol: `opening` brings clients in,
-//! `receiving` hears them, `polling` holds those that poll, `delivery` takes letters from control, `sending` writes what `outlook` gathers,
-//! `sweeping` keeps time, `ending` lets go, `adopting` takes over other settings.
+//! loop in `run`, a loop of batches. This file performs no protocol: `accepting` takes sockets, `opening`
+//! makes them clients where `admission` has a place, `receiving` hears them, `polling` holds those that poll,
+//! `delivery` takes letters from control, `sending` writes what `outlook` gathers, `sweeping` keeps time,
+//! `ending` lets go, `adopting` takes over other settings.
 
+mod accepting;
+mod admission;
 mod adopting;
 pub mod clock;
 pub mod conn;
@@ -104,7 +107,7 @@ pub struct Shard {
     unsent_bytes: usize,
     receiver: receiving::Receiver,
     sender: sending::Sender,
-    connects: opening::ConnectRate,
+    connects: admission::ConnectRate,
     draining: Option<ending::Drain>,
     stopped: bool,
     stats: ShardStats,
@@ -126,7 +129,7 @@ impl Shard {
             tape: Tape::new(settings.tape),
             receiver: receiving::Receiver::new(),
             sender: sending::Sender::default(),
-            connects: opening::ConnectRate::new(settings.connects_per_second),
+            connects: admission::ConnectRate::new(settings.connects_per_second),
             stats: ShardStats { shard: number, ..ShardStats::default() },
             number,
             epoch,

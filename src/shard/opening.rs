@@ -1,19 +1,17 @@
-//! How a client comes in: accept, request head, admission, hand-over to the owner, first answer.
+//! How a client comes in: request head, hand-over to the owner, first answer.
 //!
 //! What a request comes to is decided by `wire::session`; here it is performed.
 
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::Shard;
+use super::admission::overloaded;
 use super::clock::spread;
 use super::conn::{NONE, State, flag};
 use super::ending::Answer;
-use super::listener::Retry;
 use super::mailbox::{Handover, Happening, event_mask};
 use super::settings::Settings;
 use crate::message::Position;
@@ -23,47 +21,8 @@ use crate::wire::request::{Request, parse_head};
 use crate::wire::session::{self, Opening, Policy, Route, Transport};
 use crate::wire::{demo, envelope, event_stream};
 
-/// First wait after an accept error, and the longest.
-const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(1);
 /// An event stream that breaks comes back after this long and up to as long again, spread by slot.
 const STREAM_RETRY_MS: u32 = 1000;
-
-/// `limits.connects_per_second` as a token bucket with a burst of two seconds.
-#[derive(Debug)]
-pub(super) struct ConnectRate {
-    per_second: u64,
-    /// Thousandths of a connect.
-    tokens: u64,
-    filled_ms: u32,
-}
-
-impl ConnectRate {
-    /// Full. 0 per second is no limit.
-    pub(super) fn new(per_second: u32) -> Self {
-        let per_second = u64::from(per_second);
-        Self { per_second, tokens: per_second * 2000, filled_ms: 0 }
-    }
-
-    /// Goes on at another rate, with what is left of the burst; full where there was no limit before.
-    pub(super) fn adopt(&mut self, per_second: u32) {
-        let before = std::mem::replace(self, Self { filled_ms: self.filled_ms, ..Self::new(per_second) });
-        if before.per_second > 0 {
-            self.tokens = self.tokens.min(before.tokens);
-        }
-    }
-
-    fn take(&mut self, now_ms: u32) -> bool {
-        let elapsed_ms = u64::from(now_ms.wrapping_sub(self.filled_ms));
-        self.filled_ms = now_ms;
-        self.tokens = (self.tokens + elapsed_ms * self.per_second).min(self.per_second * 2000);
-        if self.per_second > 0 && self.tokens < 1000 {
-            return false;
-        }
-        self.tokens = self.tokens.saturating_sub(1000);
-        true
-    }
-}
 
 /// What resuming from a position comes to.
 pub(super) struct Resume {
@@ -74,77 +33,6 @@ pub(super) struct Resume {
 }
 
 impl Shard {
-    pub(super) fn arm_listeners(&mut self) {
-        for number in 0..self.listeners.len() {
-            self.arm_listener(number);
-        }
-    }
-
-    fn arm_listener(&mut self, number: usize) {
-        use std::os::fd::AsFd;
-        self.ring.arm_accept(self.listeners[number].socket.as_fd(), number as u16);
-    }
-
-    pub(super) fn accepted(&mut self, listener: u16, socket: OwnedFd, armed: bool) {
-        let public = !self.listeners[usize::from(listener)].loopback;
-        self.listeners[usize::from(listener)].retry = None;
-        if !armed {
-            self.arm_listener(usize::from(listener));
-        }
-        self.stats.accepted += 1;
-        if self.gate.sockets.fetch_add(1, Ordering::Relaxed) >= self.settings.sockets_max {
-            self.gate.sockets.fetch_sub(1, Ordering::Relaxed);
-            self.stats.count_close(CloseReason::Refused);
-            return;
-        }
-        let index = self.table.insert(socket, self.clock.tick());
-        if public {
-            self.table[index].set(flag::PUBLIC);
-        }
-        // The head is often there already: read before arming a poll.
-        self.want_read(index);
-    }
-
-    /// Backs off, so that a full descriptor table does not become a busy loop.
-    pub(super) fn accept_failed(&mut self, listener: u16, error: &std::io::Error) {
-        self.stats.accept_errors += 1;
-        let number = usize::from(listener);
-        if error.raw_os_error() == Some(libc::ECONNABORTED) {
-            self.arm_listener(number);
-            return;
-        }
-        let before = self.listeners[number].retry;
-        let wait = before.map_or(RETRY_MIN, |retry| (retry.wait * 2).min(RETRY_MAX));
-        self.listeners[number].retry = Some(Retry { at: self.clock.now() + wait, wait, armed: false });
-        if before.is_none() {
-            let (open, limit) = (self.table.used(), self.settings.connections_max);
-            tracing::warn!(
-                shard = self.number,
-                "cannot accept: {error}; {open} connections open here, limits.connections is {limit}; \
-                 trying again every {RETRY_MAX:?} at most"
-            );
-        }
-    }
-
-    /// Accepts again where the wait is over. Gives when the next one is.
-    pub(super) fn retry_listeners(&mut self) -> Option<Duration> {
-        let now = self.clock.now();
-        let mut next: Option<Duration> = None;
-        for number in 0..self.listeners.len() {
-            let Some(retry) = self.listeners[number].retry.as_mut().filter(|retry| !retry.armed) else {
-                continue;
-            };
-            if retry.at <= now {
-                retry.armed = true;
-                self.arm_listener(number);
-            } else {
-                let wait = retry.at - now;
-                next = Some(next.map_or(wait, |earlier| earlier.min(wait)));
-            }
-        }
-        next
-    }
-
     /// Takes bytes of a request head, perhaps the last.
     pub(super) fn hear_head(&mut self, index: u32, input: &mut [u8]) {
         let now = self.clock.tick();
@@ -356,32 +244,6 @@ impl Shard {
         Position { epoch: self.epoch, seq }
     }
 
-    /// Counts the client against the limits of the whole gateway.
-    fn take_places(&mut self, index: u32) -> Result<(), Refusal> {
-        let before = self.gate.established.fetch_add(1, Ordering::Relaxed);
-        if before >= self.settings.connections_max {
-            self.gate.established.fetch_sub(1, Ordering::Relaxed);
-            return Err(overloaded(index, "too many connections (limits.connections)"));
-        }
-        if self.table[index].is(flag::COUNTED) {
-            // Since an earlier poll on this connection.
-            return Ok(());
-        }
-        let Some(address) = self.peer(index).map(|peer| peer.ip().to_canonical()) else { return Ok(()) };
-        if !self.settings.counts(address) {
-            return Ok(());
-        }
-        if !self.gate.count_address(address, self.settings.connections_per_address_max) {
-            self.gate.established.fetch_sub(1, Ordering::Relaxed);
-            let message =
-                format!("{address} has {} connections already", self.settings.connections_per_address_max);
-            return Err(Refusal::new(429, "too_many_connections", message));
-        }
-        self.table[index].set(flag::COUNTED);
-        self.table[index].rare().address = Some(address);
-        Ok(())
-    }
-
     /// Sets the cursor for a client that was at `since`, or at what is no position.
     fn resume(&mut self, index: u32, since: Option<Position>) -> Resume {
         let head = self.tape.head();
@@ -471,11 +333,6 @@ impl Shard {
     }
 }
 
-/// Spread by the slot, so that those refused together do not come back together.
-fn overloaded(index: u32, why: &'static str) -> Refusal {
-    Refusal { retry_after_s: Some(1 + spread(index, 8)), ..Refusal::new(503, "overloaded", why) }
-}
-
 /// How a transport is named to operators.
 pub(super) fn transport_name(transport: Transport) -> &'static str {
     match transport {
@@ -483,28 +340,5 @@ pub(super) fn transport_name(transport: Transport) -> &'static str {
         Transport::WebSocketEcho => "echo",
         Transport::EventStream => "sse",
         Transport::LongPoll => "poll",
-    }
-}
-
-/// One address's connections over all shards.
-impl super::mailbox::Gate {
-    /// Counts one more connection of `address`; false (and not counted) at the limit.
-    pub(super) fn count_address(&self, address: IpAddr, max: u32) -> bool {
-        let mut counts = self.addresses.lock().expect("no panic while counting");
-        let count = counts.entry(address).or_default();
-        let fits = *count < max;
-        *count += u32::from(fits);
-        fits
-    }
-
-    /// Counts one less.
-    pub(super) fn uncount_address(&self, address: IpAddr) {
-        let mut counts = self.addresses.lock().expect("no panic while counting");
-        if let std::collections::hash_map::Entry::Occupied(mut entry) = counts.entry(address) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
     }
 }

@@ -1,0 +1,86 @@
+//! Sockets from the listeners: accepting, and backing off where the kernel refuses.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Shard;
+use super::conn::flag;
+use super::listener::Retry;
+use crate::stats::CloseReason;
+
+/// First wait after an accept error, and the longest.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+impl Shard {
+    pub(super) fn arm_listeners(&mut self) {
+        for number in 0..self.listeners.len() {
+            self.arm_listener(number);
+        }
+    }
+
+    fn arm_listener(&mut self, number: usize) {
+        self.ring.arm_accept(self.listeners[number].socket.as_fd(), number as u16);
+    }
+
+    pub(super) fn accepted(&mut self, listener: u16, socket: OwnedFd, armed: bool) {
+        let public = !self.listeners[usize::from(listener)].loopback;
+        self.listeners[usize::from(listener)].retry = None;
+        if !armed {
+            self.arm_listener(usize::from(listener));
+        }
+        self.stats.accepted += 1;
+        if self.gate.sockets.fetch_add(1, Ordering::Relaxed) >= self.settings.sockets_max {
+            self.gate.sockets.fetch_sub(1, Ordering::Relaxed);
+            self.stats.count_close(CloseReason::Refused);
+            return;
+        }
+        let index = self.table.insert(socket, self.clock.tick());
+        if public {
+            self.table[index].set(flag::PUBLIC);
+        }
+        // The head is often there already: read before arming a poll.
+        self.want_read(index);
+    }
+
+    /// Backs off, so that a full descriptor table does not become a busy loop.
+    pub(super) fn accept_failed(&mut self, listener: u16, error: &std::io::Error) {
+        self.stats.accept_errors += 1;
+        let number = usize::from(listener);
+        if error.raw_os_error() == Some(libc::ECONNABORTED) {
+            self.arm_listener(number);
+            return;
+        }
+        let before = self.listeners[number].retry;
+        let wait = before.map_or(RETRY_MIN, |retry| (retry.wait * 2).min(RETRY_MAX));
+        self.listeners[number].retry = Some(Retry { at: self.clock.now() + wait, wait, armed: false });
+        if before.is_none() {
+            let (open, limit) = (self.table.used(), self.settings.connections_max);
+            tracing::warn!(
+                shard = self.number,
+                "cannot accept: {error}; {open} connections open here, limits.connections is {limit}; \
+                 trying again every {RETRY_MAX:?} at most"
+            );
+        }
+    }
+
+    /// Accepts again where the wait is over. Gives when the next one is.
+    pub(super) fn retry_listeners(&mut self) -> Option<Duration> {
+        let now = self.clock.now();
+        let mut next: Option<Duration> = None;
+        for number in 0..self.listeners.len() {
+            let Some(retry) = self.listeners[number].retry.as_mut().filter(|retry| !retry.armed) else {
+                continue;
+            };
+            if retry.at <= now {
+                retry.armed = true;
+                self.arm_listener(number);
+            } else {
+                let wait = retry.at - now;
+                next = Some(next.map_or(wait, |earlier| earlier.min(wait)));
+            }
+        }
+        next
+    }
+}

@@ -1,0 +1,101 @@
+//! Whether there is a place for one more client: the rate of connects, and the limits of the whole gateway.
+
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+
+use super::Shard;
+use super::clock::spread;
+use super::conn::flag;
+use crate::wire::close::Refusal;
+
+/// `limits.connects_per_second` as a token bucket with a burst of two seconds.
+#[derive(Debug)]
+pub(super) struct ConnectRate {
+    per_second: u64,
+    /// Thousandths of a connect.
+    tokens: u64,
+    filled_ms: u32,
+}
+
+impl ConnectRate {
+    /// Full. 0 per second is no limit.
+    pub(super) fn new(per_second: u32) -> Self {
+        let per_second = u64::from(per_second);
+        Self { per_second, tokens: per_second * 2000, filled_ms: 0 }
+    }
+
+    /// Goes on at another rate, with what is left of the burst; full where there was no limit before.
+    pub(super) fn adopt(&mut self, per_second: u32) {
+        let before = std::mem::replace(self, Self { filled_ms: self.filled_ms, ..Self::new(per_second) });
+        if before.per_second > 0 {
+            self.tokens = self.tokens.min(before.tokens);
+        }
+    }
+
+    pub(super) fn take(&mut self, now_ms: u32) -> bool {
+        let elapsed_ms = u64::from(now_ms.wrapping_sub(self.filled_ms));
+        self.filled_ms = now_ms;
+        self.tokens = (self.tokens + elapsed_ms * self.per_second).min(self.per_second * 2000);
+        if self.per_second > 0 && self.tokens < 1000 {
+            return false;
+        }
+        self.tokens = self.tokens.saturating_sub(1000);
+        true
+    }
+}
+
+impl Shard {
+    /// Counts the client against the limits of the whole gateway.
+    pub(super) fn take_places(&mut self, index: u32) -> Result<(), Refusal> {
+        let before = self.gate.established.fetch_add(1, Ordering::Relaxed);
+        if before >= self.settings.connections_max {
+            self.gate.established.fetch_sub(1, Ordering::Relaxed);
+            return Err(overloaded(index, "too many connections (limits.connections)"));
+        }
+        if self.table[index].is(flag::COUNTED) {
+            // Since an earlier poll on this connection.
+            return Ok(());
+        }
+        let Some(address) = self.peer(index).map(|peer| peer.ip().to_canonical()) else { return Ok(()) };
+        if !self.settings.counts(address) {
+            return Ok(());
+        }
+        if !self.gate.count_address(address, self.settings.connections_per_address_max) {
+            self.gate.established.fetch_sub(1, Ordering::Relaxed);
+            let message =
+                format!("{address} has {} connections already", self.settings.connections_per_address_max);
+            return Err(Refusal::new(429, "too_many_connections", message));
+        }
+        self.table[index].set(flag::COUNTED);
+        self.table[index].rare().address = Some(address);
+        Ok(())
+    }
+}
+
+/// Spread by the slot, so that those refused together do not come back together.
+pub(super) fn overloaded(index: u32, why: &'static str) -> Refusal {
+    Refusal { retry_after_s: Some(1 + spread(index, 8)), ..Refusal::new(503, "overloaded", why) }
+}
+
+/// One address's connections over all shards.
+impl super::mailbox::Gate {
+    /// Counts one more connection of `address`; false (and not counted) at the limit.
+    pub(super) fn count_address(&self, address: IpAddr, max: u32) -> bool {
+        let mut counts = self.addresses.lock().expect("no panic while counting");
+        let count = counts.entry(address).or_default();
+        let fits = *count < max;
+        *count += u32::from(fits);
+        fits
+    }
+
+    /// Counts one less.
+    pub(super) fn uncount_address(&self, address: IpAddr) {
+        let mut counts = self.addresses.lock().expect("no panic while counting");
+        if let std::collections::hash_map::Entry::Occupied(mut entry) = counts.entry(address) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
