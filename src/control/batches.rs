@@ -3,7 +3,7 @@
 //! Reads and posts nothing; `sequencer` tells it what became of each push.
 
 use super::command::{BatchAnswer, BatchError, CommandError, Pushed};
-use super::tickets::{BatchId, Waiter};
+use super::inquiries::{BatchId, Waiter};
 
 /// Most refusals told one by one; `refused` counts all. A body of 16 MiB could hold millions of them.
 pub const ERRORS_MAX: usize = 1000;

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::command::{Answer, Command, CommandError, ErrorCode, Push, Stats};
 use super::drain::Drain;
+use super::inquiries::Waiter;
 use super::reload::Reloads;
 use super::sequencer::{Outcome, Sequencer};
-use super::tickets::Waiter;
 use crate::config::Config;
 use crate::message::{ConnId, UserId};
 use crate::shard::mailbox::{Gate, Request};

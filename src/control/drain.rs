@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::command::DrainProgress;
+use super::inquiries::Waiter;
 use super::sequencer::Sequencer;
-use super::tickets::Waiter;
 use crate::shard::mailbox::{Gate, Request};
 use crate::stats::ShardStats;
 

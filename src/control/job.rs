@@ -6,9 +6,9 @@
 use std::time::{Duration, Instant};
 
 use super::command::{CommandError, Push};
+use super::inquiries::BatchId;
 use super::push;
 use super::sequencer::Sequencer;
-use super::tickets::BatchId;
 
 /// Pushes taken from one batch in one turn.
 const STEP: usize = 1024;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::command::Pushed;
-use crate::shard::mailbox::Ticket;
+use crate::shard::mailbox::Inquiry;
 
 /// How long a key is remembered.
 pub const KEY_AGE_MAX: Duration = Duration::from_secs(300);
@@ -18,8 +18,8 @@ pub const KEYS_MAX: usize = 100_000;
 /// What became of the push that brought the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// It waits for its answer under this ticket.
-    Waiting(Ticket),
+    /// It waits for its answer under this inquiry.
+    Waiting(Inquiry),
     /// Its answer.
     Answered(Pushed),
 }
@@ -50,9 +50,9 @@ impl Keys {
         self.order.push_back((now, key));
     }
 
-    /// The push under `ticket` has its answer. A key forgotten meanwhile stays forgotten.
-    pub fn answer(&mut self, key: &str, ticket: Ticket, pushed: Pushed) {
-        if let Some(known) = self.known.get_mut(key).filter(|known| **known == Known::Waiting(ticket)) {
+    /// The push under `inquiry` has its answer. A key forgotten meanwhile stays forgotten.
+    pub fn answer(&mut self, key: &str, inquiry: Inquiry, pushed: Pushed) {
+        if let Some(known) = self.known.get_mut(key).filter(|known| **known == Known::Waiting(inquiry)) {
             *known = Known::Answered(pushed);
         }
     }

@@ -13,6 +13,7 @@ mod desk;
 mod drain;
 mod events;
 pub mod http;
+pub mod inquiries;
 mod job;
 mod keys;
 mod metrics;
@@ -25,7 +26,6 @@ mod routes;
 pub mod sequencer;
 pub mod socket;
 mod supervision;
-pub mod tickets;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 
 use command::{CommandError, DrainProgress, ErrorCode};
 use desk::Desk;
+use inquiries::{ClientId, Waiter};
 use peer::{Peer, PeerLimits, READ_BYTES};
 pub use poller::Channel;
 use poller::{EventFlags, LISTENER, Poller};
@@ -45,7 +46,6 @@ pub use sequencer::Shards;
 use sequencer::{Outcome, Sequencer};
 pub use socket::{BoundSocket, SocketError, default_path};
 use supervision::Supervision;
-use tickets::{ClientId, Waiter};
 
 use crate::config::Config;
 use crate::service::ServiceManager;
@@ -298,7 +298,7 @@ impl Control {
 
     fn take_report(&mut self, report: Report, _now: Instant) {
         match report {
-            Report::Reply { ticket, reply } => self.desk.sequencer.handle_reply(ticket, reply),
+            Report::Reply { inquiry, reply } => self.desk.sequencer.handle_reply(inquiry, reply),
             Report::Event(event) => self.tell_event(&event),
             Report::Stopped => self.desk.drain.handle_stopped(&self.desk.sequencer),
         }

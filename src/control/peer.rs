@@ -14,10 +14,10 @@ use super::chunked;
 use super::codec::{self, Reply};
 use super::command::{Answer, Command, CommandError, DrainProgress, ErrorCode};
 use super::desk::{Desk, Subject, Verdict};
+use super::inquiries::{ClientId, Waiter};
 use super::job::Job;
 use super::output::Output;
 use super::routes::{self, Route, Shape};
-use super::tickets::{ClientId, Waiter};
 use super::{events, http};
 
 /// Bytes read at once, and the most that wait undone unless one request is longer.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::inquiries::Waiter;
 use super::peer::PeerLimits;
-use super::tickets::Waiter;
 use super::{Control, http};
 use crate::config::Config;
 use crate::shard::mailbox::Request;

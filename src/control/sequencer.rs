@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use super::batches::Batches;
 use super::command::{Answer, CommandError, ErrorCode, Push, Pushed};
+use super::inquiries::{BatchId, Gathering, Inquiries, Pending, Waiter, topics_answer};
 use super::keys::{Keys, Known};
 use super::push;
-use super::tickets::{BatchId, Gathering, Pending, Tickets, Waiter, topics_answer};
 use crate::message::{Message, Position, Target};
-use crate::shard::mailbox::{Gate, Letter, Mailbox, Owner, Reply, Request, Ticket};
+use crate::shard::mailbox::{Gate, Inquiry, Letter, Mailbox, Owner, Reply, Request};
 use crate::stats::ShardStats;
 use crate::wire::websocket;
 
@@ -63,7 +63,7 @@ pub struct Sequencer {
     message_bytes_max: usize,
     shards: Shards,
     gate: Arc<Gate>,
-    tickets: Tickets,
+    inquiries: Inquiries,
     keys: Keys,
     batches: Batches,
     outcomes: VecDeque<(Waiter, Outcome)>,
@@ -94,7 +94,7 @@ impl Sequencer {
             message_bytes_max,
             shards,
             gate,
-            tickets: Tickets::default(),
+            inquiries: Inquiries::default(),
             keys: Keys::default(),
             batches: Batches::default(),
             outcomes: VecDeque::new(),
@@ -169,11 +169,13 @@ impl Sequencer {
         let key: Option<Rc<str>> = push.id.take().map(Into::into);
         let gathering = Gathering::Pushed { seq: self.seq, key: key.clone() };
         let message = Arc::new(self.message(push, now));
-        let ticket = self
-            .post(&concerned, waiter, gathering, |ticket| Letter::Push { ticket, message: message.clone() });
+        let inquiry = self.post(&concerned, waiter, gathering, |inquiry| Letter::Push {
+            inquiry,
+            message: message.clone(),
+        });
         if let Some(key) = key {
-            let known = match ticket {
-                Some(ticket) => Known::Waiting(ticket),
+            let known = match inquiry {
+                Some(inquiry) => Known::Waiting(inquiry),
                 None => Known::Answered(Pushed { position: self.position(), connections: 0 }),
             };
             self.keys.remember(key, known, now);
@@ -184,8 +186,8 @@ impl Sequencer {
     fn repeat(&mut self, known: Known, waiter: Waiter) {
         match known {
             Known::Answered(pushed) => self.finish(waiter, pushed),
-            Known::Waiting(ticket) => {
-                let first = self.tickets.pending(ticket).expect("a key that waits has an open ticket");
+            Known::Waiting(inquiry) => {
+                let first = self.inquiries.pending(inquiry).expect("a key that waits has an open inquiry");
                 first.also.push(waiter);
             }
         }
@@ -238,17 +240,17 @@ impl Sequencer {
         concerned: &Concerned,
         waiter: Waiter,
         gathering: Gathering,
-        letter: impl Fn(Ticket) -> Letter,
-    ) -> Option<Ticket> {
+        letter: impl Fn(Inquiry) -> Letter,
+    ) -> Option<Inquiry> {
         let count = self.mailboxes(concerned).count() as u16;
         let pending = Pending::new(waiter, count, gathering);
         if count == 0 {
             self.complete(0, pending);
             return None;
         }
-        let ticket = self.tickets.open(pending);
+        let inquiry = self.inquiries.open(pending);
         for mailbox in self.mailboxes(concerned) {
-            let posted = mailbox.put(letter(ticket));
+            let posted = mailbox.put(letter(inquiry));
             assert!(posted.is_ok(), "there was room, and control is the only sender");
         }
         match concerned {
@@ -263,7 +265,7 @@ impl Sequencer {
         if self.unwoken_letters >= UNWOKEN_LETTERS_MAX {
             self.wake_shards();
         }
-        Some(ticket)
+        Some(inquiry)
     }
 
     /// Wakes every shard that was posted to since the last call. Due before control sleeps.
@@ -302,7 +304,7 @@ impl Sequencer {
             Request::Drain { .. } | Request::Adopt(_) | Request::Stop => Gathering::Done,
         };
         self.stopped |= matches!(request, Request::Stop);
-        self.post(&concerned, waiter, gathering, |ticket| Letter::Ask { ticket, request: request.clone() });
+        self.post(&concerned, waiter, gathering, |inquiry| Letter::Ask { inquiry, request: request.clone() });
         Ok(())
     }
 
@@ -317,19 +319,19 @@ impl Sequencer {
     }
 
     /// Takes a shard's reply.
-    pub fn handle_reply(&mut self, ticket: Ticket, reply: Reply) {
-        if let Some(pending) = self.tickets.reply(ticket, reply) {
-            self.complete(ticket, pending);
+    pub fn handle_reply(&mut self, inquiry: Inquiry, reply: Reply) {
+        if let Some(pending) = self.inquiries.reply(inquiry, reply) {
+            self.complete(inquiry, pending);
         }
     }
 
-    fn complete(&mut self, ticket: Ticket, pending: Pending) {
+    fn complete(&mut self, inquiry: Inquiry, pending: Pending) {
         let Pending { waiter, also, sum, gathering, .. } = pending;
         let outcome = match gathering {
             Gathering::Pushed { seq, key } => {
                 let pushed = Pushed { position: Position { epoch: self.epoch, seq }, connections: sum };
                 if let Some(key) = key {
-                    self.keys.answer(&key, ticket, pushed);
+                    self.keys.answer(&key, inquiry, pushed);
                 }
                 self.finish(waiter, pushed);
                 also.into_iter().for_each(|waiter| self.finish(waiter, pushed));

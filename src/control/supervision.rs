@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 use super::drain::Drain;
+use super::inquiries::Waiter;
 use super::sequencer::Sequencer;
-use super::tickets::Waiter;
 use crate::service::{Note, ServiceManager};
 use crate::shard::mailbox::Request;
 use crate::stats::ShardStats;

@@ -49,20 +49,20 @@ impl Shard {
 
     fn take_letter(&mut self, letter: Letter) {
         match letter {
-            Letter::Push { ticket, message } => {
+            Letter::Push { inquiry, message } => {
                 let reached = self.deliver(&message);
-                self.reply(ticket, Reply::Delivered(reached));
+                self.reply(inquiry, Reply::Delivered(reached));
             }
-            Letter::Ask { ticket, request } => {
+            Letter::Ask { inquiry, request } => {
                 let reply = self.obey(request);
-                self.reply(ticket, reply);
+                self.reply(inquiry, reply);
             }
         }
     }
 
-    fn reply(&self, ticket: u64, reply: Reply) {
+    fn reply(&self, inquiry: u64, reply: Reply) {
         // Control has gone only when the gateway ends.
-        let _ = self.reports.send(Report::Reply { ticket, reply });
+        let _ = self.reports.send(Report::Reply { inquiry, reply });
     }
 
     /// Appends the message to its target's chain and marks those who have to get it. Gives how many.

@@ -19,7 +19,7 @@ use crate::wire::origin::Origins;
 use crate::wire::session::Opening;
 
 /// Joins the answers of several shards to the command that asked; given by control.
-pub type Ticket = u64;
+pub type Inquiry = u64;
 
 /// From control to one shard.
 #[derive(Debug)]
@@ -27,14 +27,14 @@ pub enum Letter {
     /// Deliver this; answered by `Reply::Delivered`.
     Push {
         /// Joins the reply.
-        ticket: Ticket,
+        inquiry: Inquiry,
         /// What to deliver; positions ascend from letter to letter.
         message: Arc<Message>,
     },
     /// Do or tell this; answered by the reply named at each request.
     Ask {
         /// Joins the reply.
-        ticket: Ticket,
+        inquiry: Inquiry,
         /// What is asked.
         request: Request,
     },
@@ -148,7 +148,7 @@ pub enum Report {
     /// The answer to a letter.
     Reply {
         /// Of that letter.
-        ticket: Ticket,
+        inquiry: Inquiry,
         /// What it answers.
         reply: Reply,
     },

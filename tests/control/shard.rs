@@ -151,8 +151,8 @@ impl Shard {
 
     /// Answers one letter; true for the last one.
     fn take(&mut self, letter: Letter) -> bool {
-        let (ticket, reply, last) = match letter {
-            Letter::Push { ticket, message } => {
+        let (inquiry, reply, last) = match letter {
+            Letter::Push { inquiry, message } => {
                 self.pushes += 1;
                 // A push to `uplink` makes the user `a` send what was pushed.
                 if message.topic().is_some_and(|topic| topic.as_str() == "uplink") && self.number == 0 {
@@ -162,14 +162,14 @@ impl Shard {
                     Target::User(user) if user.as_str() == "nobody" => 0,
                     _ => 1,
                 };
-                (ticket, Reply::Delivered(reached), false)
+                (inquiry, Reply::Delivered(reached), false)
             }
-            Letter::Ask { ticket, request } => {
+            Letter::Ask { inquiry, request } => {
                 let last = matches!(request, Request::Stop);
-                (ticket, self.answer(request), last)
+                (inquiry, self.answer(request), last)
             }
         };
-        let _ = self.report.send(Report::Reply { ticket, reply });
+        let _ = self.report.send(Report::Reply { inquiry, reply });
         last
     }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use corecast::config::{ByteSize, Config};
 use corecast::control::command::{Answer, Command, Push};
+use corecast::control::inquiries::{ClientId, Waiter};
 use corecast::control::sequencer::{Outcome, Sequencer, Shards};
-use corecast::control::tickets::{ClientId, Waiter};
 use corecast::message::{Kind, Name, Target};
 use corecast::shard::listener::{Listener, SocketOptions};
 use corecast::shard::mailbox::{Gate, Owner, Report, Request, mailbox};
@@ -129,8 +129,8 @@ impl Machine for Lone {
             }
         }
         for report in self.reports.drain() {
-            if let Report::Reply { ticket, reply } = report {
-                self.sequencer.handle_reply(ticket, reply);
+            if let Report::Reply { inquiry, reply } = report {
+                self.sequencer.handle_reply(inquiry, reply);
             }
         }
     }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use corecast::control::command::{Answer, CommandError, ErrorCode, Push, Pushed};
+use corecast::control::inquiries::{ClientId, Waiter};
 use corecast::control::sequencer::{Outcome, Sequencer, Shards};
-use corecast::control::tickets::{ClientId, Waiter};
 use corecast::message::{ConnId, Kind, Message, Name, Target};
-use corecast::shard::mailbox::{Gate, Inbox, Letter, Owner, Reply, Request, Ticket, TopicCount, mailbox};
+use corecast::shard::mailbox::{Gate, Inbox, Inquiry, Letter, Owner, Reply, Request, TopicCount, mailbox};
 
 const EPOCH: u32 = 0xa1;
 const MESSAGE_BYTES_MAX: usize = 1024;
@@ -39,11 +39,11 @@ impl Gateway {
     }
 
     /// Every push that waits for `shard`.
-    fn letters(&self, shard: u16) -> Vec<(Ticket, Arc<Message>)> {
+    fn letters(&self, shard: u16) -> Vec<(Inquiry, Arc<Message>)> {
         let letters = std::iter::from_fn(|| self.inboxes[usize::from(shard)].letter());
         letters
             .map(|letter| match letter {
-                Letter::Push { ticket, message } => (ticket, message),
+                Letter::Push { inquiry, message } => (inquiry, message),
                 Letter::Ask { request, .. } => panic!("{request:?} is no push"),
             })
             .collect()
@@ -56,8 +56,8 @@ impl Gateway {
 
     /// `shard` answers everything that waits with `connections`.
     fn deliver(&mut self, shard: u16, connections: u32) {
-        for (ticket, _) in self.letters(shard) {
-            self.sequencer.handle_reply(ticket, Reply::Delivered(connections));
+        for (inquiry, _) in self.letters(shard) {
+            self.sequencer.handle_reply(inquiry, Reply::Delivered(connections));
         }
     }
 
@@ -264,9 +264,9 @@ fn topics_are_added_up_over_the_shards_and_the_newest_position_counts() {
     let mut gateway = Gateway::new(2, 16);
     gateway.sequencer.ask_all(Request::Topic(name("t")), waiter(1)).expect("there is room");
     for (shard, seq) in [(0, 5), (1, 3)] {
-        let Some(Letter::Ask { ticket, .. }) = gateway.inboxes[shard].letter() else { panic!("asked") };
+        let Some(Letter::Ask { inquiry, .. }) = gateway.inboxes[shard].letter() else { panic!("asked") };
         let count = TopicCount { topic: name("t"), connections: 10, seq };
-        gateway.sequencer.handle_reply(ticket, Reply::Topics(vec![count]));
+        gateway.sequencer.handle_reply(inquiry, Reply::Topics(vec![count]));
     }
     let (_, outcome) = gateway.sequencer.poll_answer().expect("finished");
     let Outcome::Answer(Answer::Topics(topics)) = outcome else { panic!("{outcome:?} is no list") };

@@ -232,7 +232,7 @@ impl Harness {
             let target = Target::Topic(topic.clone());
             let message = Arc::new(Message::new(self.seq, target, Kind::Binary, frame, header_bytes));
             self.gate.last_seq.store(self.seq, Ordering::Relaxed);
-            let letter = Letter::Push { ticket: self.seq, message };
+            let letter = Letter::Push { inquiry: self.seq, message };
             self.mailbox.post(letter).map_err(|full| format!("{full:?}"))?;
             let messages = self.messages;
             self.turning.turn_until("delivery", |shard| shard.snapshot().delivered >= messages)?;

@@ -1,14 +1,14 @@
-//! Answers that wait for shards: one ticket per command posted, complete when every shard it concerns
+//! Answers that wait for shards: one inquiry per command posted, complete when every shard it concerns
 //! has replied.
 //!
-//! A slab with generations: no allocation per push, and a reply to a ticket long gone finds nobody.
+//! A slab with generations: no allocation per push, and a reply to an inquiry long gone finds nobody.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::command::{Answer, TopicAnswer};
 use crate::message::{Position, Topic};
-use crate::shard::mailbox::{Presence, Reply, Ticket};
+use crate::shard::mailbox::{Inquiry, Presence, Reply};
 use crate::stats::ShardStats;
 
 /// Names one client of the control socket; a stale one finds nobody.
@@ -67,7 +67,7 @@ pub enum Gathering {
     Done,
 }
 
-/// One ticket.
+/// One inquiry.
 #[derive(Debug)]
 pub struct Pending {
     /// Who asked.
@@ -124,16 +124,16 @@ struct Entry {
     pending: Option<Pending>,
 }
 
-/// All tickets.
+/// All inquiries.
 #[derive(Debug, Default)]
-pub struct Tickets {
+pub struct Inquiries {
     entries: Vec<Entry>,
     free: Vec<u32>,
 }
 
-impl Tickets {
-    /// Opens a ticket.
-    pub fn open(&mut self, pending: Pending) -> Ticket {
+impl Inquiries {
+    /// Opens an inquiry.
+    pub fn open(&mut self, pending: Pending) -> Inquiry {
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry::default());
             (self.entries.len() - 1) as u32
@@ -143,25 +143,25 @@ impl Tickets {
         u64::from(entry.generation) << 32 | u64::from(index)
     }
 
-    /// The ticket while it is open.
-    pub fn pending(&mut self, ticket: Ticket) -> Option<&mut Pending> {
-        let entry = self.entries.get_mut(ticket as u32 as usize)?;
-        (entry.generation == (ticket >> 32) as u32).then_some(entry.pending.as_mut()).flatten()
+    /// The inquiry while it is open.
+    pub fn pending(&mut self, inquiry: Inquiry) -> Option<&mut Pending> {
+        let entry = self.entries.get_mut(inquiry as u32 as usize)?;
+        (entry.generation == (inquiry >> 32) as u32).then_some(entry.pending.as_mut()).flatten()
     }
 
-    /// Takes one shard's reply; gives the ticket back when it was the last one due.
-    pub fn reply(&mut self, ticket: Ticket, reply: Reply) -> Option<Pending> {
-        let pending = self.pending(ticket)?;
+    /// Takes one shard's reply; gives the inquiry back when it was the last one due.
+    pub fn reply(&mut self, inquiry: Inquiry, reply: Reply) -> Option<Pending> {
+        let pending = self.pending(inquiry)?;
         pending.take(reply);
         pending.left -= 1;
-        (pending.left == 0).then(|| self.close(ticket))
+        (pending.left == 0).then(|| self.close(inquiry))
     }
 
-    fn close(&mut self, ticket: Ticket) -> Pending {
-        let index = ticket as u32;
+    fn close(&mut self, inquiry: Inquiry) -> Pending {
+        let index = inquiry as u32;
         let entry = &mut self.entries[index as usize];
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(index);
-        entry.pending.take().expect("an open ticket was looked up")
+        entry.pending.take().expect("an open inquiry was looked up")
     }
 }
