@@ -8,7 +8,7 @@ if [ "${1:-}" != --in-guest ]; then
     input=$(mktemp -d)
     trap 'rm -rf "$input"' EXIT
     cp -r systemd "$input/systemd"
-    cp tests/vm/service.sh "$input/"
+    cp tests/vm/service.sh tests/vm/connect.py "$input/"
     # Debugging information is most of it, and copying takes time.
     strip -o "$input/corecast" "$binary"
     "${VM_GUEST:-/work/shared/vm/run-guest.sh}" -i "$input" -t 300 'bash service.sh --in-guest'
@@ -125,24 +125,7 @@ ok "a shard that stalls brings a restart"
 rm -r /etc/systemd/system/corecast.service.d
 systemctl daemon-reload
 
-# Connects all the while, one after the other, and writes down what came of each.
-cat >/tmp/connect.py <<'PYTHON'
-import collections, socket, sys, time
-seen = collections.Counter()
-ends = time.monotonic() + float(sys.argv[2])
-while time.monotonic() < ends:
-    client = socket.socket(socket.AF_UNIX if sys.argv[1].startswith("/") else socket.AF_INET)
-    client.settimeout(10)
-    try:
-        client.connect(sys.argv[1] if sys.argv[1].startswith("/") else ("127.0.0.1", int(sys.argv[1])))
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        seen["answered" if client.recv(100) else "closed unanswered"] += 1
-    except OSError as error:
-        seen[type(error).__name__] += 1
-    client.close()
-print(*(f"{what}={count}" for what, count in seen.items()))
-PYTHON
-python3 /tmp/connect.py 8080 6 >/tmp/connects &
+python3 connect.py 8080 6 >/tmp/connects &
 connects=$!
 sleep 1
 systemctl restart corecast.service
