@@ -8,9 +8,11 @@ if [ "${1:-}" != --in-guest ]; then
     input=$(mktemp -d)
     trap 'rm -rf "$input"' EXIT
     cp -r systemd "$input/systemd"
+    cargo run --quiet --example pages -- "$input/target/package"
     cp tests/vm/service.sh tests/vm/connect.py "$input/"
     # Debugging information is most of it, and copying takes time.
     strip -o "$input/corecast" "$binary"
+    strip -o "$input/corecast-bench" "$binary-bench"
     "${VM_GUEST:-/work/shared/vm/run-guest.sh}" -i "$input" -t 300 'bash service.sh --in-guest'
     exit
 fi
@@ -38,8 +40,17 @@ client() { curl -sN 'http://127.0.0.1:8080/sse?topics=t' >"$1" & client=$!; even
 systemd/install.sh ./corecast >/dev/null || fail "install.sh"
 [ "$(property ActiveState)" = active ] || fail "it is not active"
 ok "installed, enabled and started under user $(ps -o user= -p "$(property MainPID)")"
+for page in man1/corecast.1 man1/corecast-push.1 man1/corecast-bench-hold.1 man5/corecast.toml.5; do
+    [ -s "/usr/local/share/man/$page" ] || fail "no manual page $page"
+done
+[ -s /usr/local/share/bash-completion/completions/corecast-bench ] && corecast-bench --version >/dev/null ||
+    fail "no corecast-bench, or no completion for it"
+[ "$(sysctl -n net.core.somaxconn) $(ss -Hltn 'sport = :8080' | awk '{ print $3 }')" = "33334 33334" ] ||
+    fail "the backlog is $(ss -Hltn 'sport = :8080')"
+ok "with corecast-bench, manual pages, completions and the kernel setting"
 
-systemd-analyze verify /etc/systemd/system/corecast.service 2>/tmp/verify || fail "verify: $(cat /tmp/verify)"
+# The guest has no man(1).
+systemd-analyze verify --man=no /etc/systemd/system/corecast.service 2>/tmp/verify || fail "verify: $(cat /tmp/verify)"
 [ ! -s /tmp/verify ] || fail "verify says: $(cat /tmp/verify)"
 ok "systemd-analyze verify is silent"
 exposure=$(systemd-analyze security --no-pager corecast.service | sed -n 's/.*Overall exposure level[^0-9]*\([0-9.]*\).*/\1/p')
