@@ -13,7 +13,7 @@ const README: &str = include_str!("../../README.md");
 const FILES: &[(&str, &str)] = &[
     (
         "/etc/corecast/corecast.toml",
-        "The configuration of the service: `corecast.toml(5)`. No other is read unasked.",
+        "The configuration of the service: `corecast.toml(5)`. `--config` names it; unasked it is not read.",
     ),
     ("/run/corecast/control.sock", "The control socket of the service, and of a gateway that root starts."),
     ("/etc/sysctl.d/99-corecast.conf", "What `corecast tune --apply` writes; the package never does."),
