@@ -46,6 +46,8 @@ if [ "${1:-}" = --uninstall ]; then
         systemctl daemon-reload
         systemctl reset-failed corecast.service 2>/dev/null || true
         if getent passwd corecast >/dev/null; then userdel corecast; fi
+        # userdel leaves a group that has other members, the programs that push.
+        if getent group corecast >/dev/null; then groupdel corecast; fi
     fi
     exit 0
 fi

@@ -39,6 +39,7 @@ client() { curl -sN 'http://127.0.0.1:8080/sse?topics=t' >"$1" & client=$!; even
 
 systemd/install.sh ./corecast >/dev/null || fail "install.sh"
 [ "$(property ActiveState)" = active ] || fail "it is not active"
+usermod -aG corecast nobody
 ok "installed, enabled and started under user $(ps -o user= -p "$(property MainPID)")"
 for page in man1/corecast.1 man1/corecast-push.1 man1/corecast-bench-hold.1 man5/corecast.toml.5; do
     [ -s "/usr/local/share/man/$page" ] || fail "no manual page $page"
