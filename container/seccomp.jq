@@ -4,9 +4,9 @@
 #   curl -fsSL https://raw.githubusercontent.com/moby/profiles/main/seccomp/default.json |
 #       jq -f container/seccomp.jq >corecast-seccomp.json        # on arm64: jq --arg arch arm64 -f
 #
-# Derived and not copied, so that it is never older than your Docker. Docker decides rule by rule, by capability and
-# architecture; containerd overlooks those conditions and would allow mount and bpf to all. So they are decided here,
-# for a container without any capability.
+# Derived and not copied, so that it does not age here. Docker decides rule by rule, by capability, architecture and
+# kernel; containerd overlooks those conditions and would allow mount and bpf to all. So they are decided here, for a
+# container without any capability, on a kernel that is new enough for the gateway.
 ($ARGS.named.arch // "amd64") as $arch
 | {
     amd64: ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
