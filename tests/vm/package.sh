@@ -6,9 +6,7 @@ if [ "${1:-}" != --in-guest ]; then
     cd "$(dirname "$0")/../.."
     input=$(mktemp -d)
     trap 'rm -rf "$input"' EXIT
-    packages=("${1:-target/debian/corecast_*.deb}")
-    # shellcheck disable=SC2206  # the pattern is meant to be one
-    packages=(${packages[0]})
+    if [ $# -gt 0 ]; then packages=("$1"); else packages=(target/debian/corecast_*.deb); fi
     if [ ${#packages[@]} != 1 ] || [ ! -e "${packages[0]}" ]; then
         echo "package.sh: one package is wanted, there is: ${packages[*]}; try: package/build, or name it" >&2
         exit 2
@@ -20,7 +18,7 @@ if [ "${1:-}" != --in-guest ]; then
     dpkg-deb --root-owner-group -Zgzip -z1 -b "$input/unpacked" "$input/second.deb" >/dev/null
     pages=0
     for page in "$input"/unpacked/usr/share/man/man?/*.gz; do
-        warnings=$(zcat "$page" | groff -man -Tutf8 -ww 2>&1 >/dev/null)
+        warnings=$(zcat "$page" | groff -man -Tutf8 -ww 2>&1 >/dev/null) || warnings="it fails; $warnings"
         if [ -n "$warnings" ]; then
             echo "FAIL ${page##*/}: $warnings"
             exit 1
@@ -29,8 +27,26 @@ if [ "${1:-}" != --in-guest ]; then
     done
     echo "ok   groff renders $pages manual pages without a warning"
     rm -r "$input/unpacked"
+    # In the shape of Docker's: what holds for all, for a capability, for an architecture, and without a capability.
+    allowed=$(jq -c -f container/seccomp.jq <<'JSON' | jq -r '.syscalls[] | .action + " " + (.names | join(","))'
+{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "archMap": [], "syscalls": [
+  {"names": ["read"], "action": "SCMP_ACT_ALLOW"},
+  {"names": ["ptrace"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "4.8"}},
+  {"names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+  {"names": ["arch_prctl"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["amd64", "x32"]}},
+  {"names": ["cacheflush"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["arm", "arm64"]}},
+  {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "excludes": {"caps": ["CAP_SYS_ADMIN"], "arches": ["s390x"]}},
+  {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38, "excludes": {"caps": ["CAP_SYS_ADMIN"]}}]}
+JSON
+    )
+    if [ "$allowed" != "$(printf 'SCMP_ACT_ALLOW %s\n' read ptrace arch_prctl clone
+        printf 'SCMP_ACT_ERRNO clone3\nSCMP_ACT_ALLOW io_uring_setup,io_uring_enter,io_uring_register')" ]; then
+        echo "FAIL container/seccomp.jq makes: $allowed"
+        exit 1
+    fi
+    echo "ok   the seccomp profile holds what a container without capabilities may, and io_uring"
     cp tests/vm/package.sh tests/vm/connect.py "$input/"
-    "${VM_GUEST:-/work/shared/vm/run-guest.sh}" -i "$input" -t 400 'bash package.sh --in-guest'
+    "${VM_GUEST:-/work/shared/vm/run-guest.sh}" -i "$input" -t 600 'bash package.sh --in-guest'
     exit
 fi
 
@@ -125,9 +141,14 @@ stream = client.makefile("rb")
 while stream.readline() not in (b"\r\n", b""):
     pass
 print("open", flush=True)
-opcode, length = stream.read(2)
-payload = stream.read(length)
-print(f"{opcode & 15} {struct.unpack('>H', payload[:2])[0]} {payload[2:].decode()}")
+while True:
+    first, length = stream.read(2)
+    payload = stream.read(length)
+    if first == 0x89:  # a ping; the empty pong is masked
+        client.sendall(b"\x8a\x80\0\0\0\0")
+    else:
+        break
+print(f"{first & 15} {struct.unpack('>H', payload[:2])[0]} {payload[2:].decode()}")
 PYTHON
 python3 /tmp/client.py >/tmp/client &
 client=$!
@@ -136,7 +157,7 @@ python3 connect.py 8080 15 >/tmp/connects &
 connects=$!
 before=$(property MainPID)
 apt install ./second.deb
-wait $client
+wait $client || fail "the client failed: $(cat /tmp/client)"
 grep -qE '^8 1012 reconnect after [0-9]+ ms$' /tmp/client || fail "the client was told: $(cat /tmp/client)"
 [ "$(property ActiveState)" = active ] && [ "$(property MainPID)" != "$before" ] || fail "it was not restarted"
 version=$(dpkg-query -W -f '${Version}' corecast)
@@ -144,7 +165,7 @@ version=$(dpkg-query -W -f '${Version}' corecast)
 cmp /tmp/edited /etc/corecast/corecast.toml || fail "the edited configuration is gone"
 corecast config --config /etc/corecast/corecast.toml | grep -q '^message_bytes = "100B"\|^message_bytes = 100' ||
     fail "$(corecast config --config /etc/corecast/corecast.toml | grep message_bytes)"
-wait $connects
+wait $connects || fail "connect.py failed"
 if grep -qE 'Refused|Timeout' /tmp/connects; then fail "connects over the upgrade: $(cat /tmp/connects)"; fi
 ok "upgraded to $version: configuration kept, the client was told \"$(sed -n 's/^8 //p' /tmp/client)\""
 ok "and no connect was refused: $(cat /tmp/connects)"
@@ -164,7 +185,8 @@ ok "apt remove: stopped and gone, the configuration stays"
 
 apt install ./second.deb
 [ "$(property ActiveState)" = active ] && cmp /tmp/edited /etc/corecast/corecast.toml || fail "not as it was"
-# All that purge has to find: a drop-in, the socket unit, the profile.
+# All that purge has to find: a drop-in, the socket unit, a program that may push, the profile.
+usermod -aG corecast nobody
 mkdir /etc/systemd/system/corecast.service.d
 printf '[Service]\nTimeoutStopSec=60\n' >/etc/systemd/system/corecast.service.d/override.conf
 systemctl daemon-reload
