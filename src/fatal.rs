@@ -210,8 +210,9 @@ impl Fatal {
                 },
                 match seccomp {
                     0 => "journalctl -k | grep -iE 'avc|apparmor', and allow io_uring there".to_owned(),
-                    _ => "docker run --security-opt seccomp=FILE with a profile that allows io_uring_setup, \
-                          io_uring_enter and io_uring_register; under systemd, SystemCallFilter="
+                    _ => "docker run --security-opt seccomp=FILE, in Kubernetes seccompProfile, with a profile that \
+                          allows io_uring_setup, io_uring_enter and io_uring_register (README, \"In a \
+                          container\"); under systemd, SystemCallFilter="
                         .to_owned(),
                 },
             ),

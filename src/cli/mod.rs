@@ -21,7 +21,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::client::Client;
 use crate::config::{Config, Source};
@@ -80,6 +80,11 @@ enum Verb {
     Config(serve::PrintFlags),
     /// Print the version of this program
     Version(serve::VersionFlags),
+}
+
+/// The command line as clap knows it, for the manual pages and completions (`package/pages`).
+pub fn definition() -> clap::Command {
+    Arguments::command()
 }
 
 /// Does what `arguments` (the program's name first) ask for and gives the exit status: see `Arguments`.

@@ -330,7 +330,8 @@ fn memory(need: &Need, facts: &Facts) -> Vec<Finding> {
         room("cgroup memory.max", cgroup(|limits| limits.memory_max_bytes))
             .because("beyond it the gateway is killed; sockets and buffers in the kernel count too")
             .mended_by(format!(
-                "MemoryMax={mebibytes}M in the systemd unit, or docker run --memory {mebibytes}m"
+                "MemoryMax={mebibytes}M in the systemd unit, docker run --memory {mebibytes}m, or \
+                 resources.limits.memory {mebibytes}Mi in Kubernetes"
             )),
         room("cgroup memory.high", cgroup(|limits| limits.memory_high_bytes))
             .because("beyond it the gateway is slowed down")
@@ -349,6 +350,9 @@ fn processors(need: &Need, facts: &Facts) -> Vec<Finding> {
         _ => "cores and siblings are unknown".to_owned(),
     };
     let container = match facts.container {
+        Some("kubernetes") => {
+            "sysctls and nofile come from outside: the pod's sysctls, the runtime's LimitNOFILE"
+        }
         Some(_) => "sysctls and nofile come from outside: docker run --sysctl, --ulimit nofile=N",
         None => "sysctls are this host's own",
     };
@@ -360,7 +364,10 @@ fn processors(need: &Need, facts: &Facts) -> Vec<Finding> {
             pids.map(|most| all_or_none(most >= threads)),
         )
         .because("threads: two for each shard, four more")
-        .mended_by(format!("TasksMax={threads} in the systemd unit, or docker run --pids-limit {threads}")),
+        .mended_by(format!(
+            "TasksMax={threads} in the systemd unit, docker run --pids-limit {threads}, or podPidsLimit of the \
+             kubelet"
+        )),
         finding(
             "processors",
             count(facts.cpus),

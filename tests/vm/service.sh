@@ -8,9 +8,11 @@ if [ "${1:-}" != --in-guest ]; then
     input=$(mktemp -d)
     trap 'rm -rf "$input"' EXIT
     cp -r systemd "$input/systemd"
-    cp tests/vm/service.sh "$input/"
+    cargo run --quiet --example pages -- "$input/target/package"
+    cp tests/vm/service.sh tests/vm/connect.py "$input/"
     # Debugging information is most of it, and copying takes time.
     strip -o "$input/corecast" "$binary"
+    strip -o "$input/corecast-bench" "$binary-bench"
     "${VM_GUEST:-/work/shared/vm/run-guest.sh}" -i "$input" -t 300 'bash service.sh --in-guest'
     exit
 fi
@@ -37,9 +39,19 @@ client() { curl -sN 'http://127.0.0.1:8080/sse?topics=t' >"$1" & client=$!; even
 
 systemd/install.sh ./corecast >/dev/null || fail "install.sh"
 [ "$(property ActiveState)" = active ] || fail "it is not active"
+usermod -aG corecast nobody
 ok "installed, enabled and started under user $(ps -o user= -p "$(property MainPID)")"
+for page in man1/corecast.1 man1/corecast-push.1 man1/corecast-bench-hold.1 man5/corecast.toml.5; do
+    [ -s "/usr/local/share/man/$page" ] || fail "no manual page $page"
+done
+[ -s /usr/local/share/bash-completion/completions/corecast-bench ] && corecast-bench --version >/dev/null ||
+    fail "no corecast-bench, or no completion for it"
+[ "$(sysctl -n net.core.somaxconn) $(ss -Hltn 'sport = :8080' | awk '{ print $3 }')" = "33334 33334" ] ||
+    fail "the backlog is $(ss -Hltn 'sport = :8080')"
+ok "with corecast-bench, manual pages, completions and the kernel setting"
 
-systemd-analyze verify /etc/systemd/system/corecast.service 2>/tmp/verify || fail "verify: $(cat /tmp/verify)"
+# The guest has no man(1).
+systemd-analyze verify --man=no /etc/systemd/system/corecast.service 2>/tmp/verify || fail "verify: $(cat /tmp/verify)"
 [ ! -s /tmp/verify ] || fail "verify says: $(cat /tmp/verify)"
 ok "systemd-analyze verify is silent"
 exposure=$(systemd-analyze security --no-pager corecast.service | sed -n 's/.*Overall exposure level[^0-9]*\([0-9.]*\).*/\1/p')
@@ -125,24 +137,7 @@ ok "a shard that stalls brings a restart"
 rm -r /etc/systemd/system/corecast.service.d
 systemctl daemon-reload
 
-# Connects all the while, one after the other, and writes down what came of each.
-cat >/tmp/connect.py <<'PYTHON'
-import collections, socket, sys, time
-seen = collections.Counter()
-ends = time.monotonic() + float(sys.argv[2])
-while time.monotonic() < ends:
-    client = socket.socket(socket.AF_UNIX if sys.argv[1].startswith("/") else socket.AF_INET)
-    client.settimeout(10)
-    try:
-        client.connect(sys.argv[1] if sys.argv[1].startswith("/") else ("127.0.0.1", int(sys.argv[1])))
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        seen["answered" if client.recv(100) else "closed unanswered"] += 1
-    except OSError as error:
-        seen[type(error).__name__] += 1
-    client.close()
-print(*(f"{what}={count}" for what, count in seen.items()))
-PYTHON
-python3 /tmp/connect.py 8080 6 >/tmp/connects &
+python3 connect.py 8080 6 >/tmp/connects &
 connects=$!
 sleep 1
 systemctl restart corecast.service
