@@ -11,6 +11,8 @@ mod draw;
 pub mod envelope;
 pub mod event_stream;
 pub mod frame_decoder;
+pub mod frames_differential;
+pub mod heads_differential;
 pub mod long_poll;
 pub mod origins;
 pub mod request_head;
@@ -24,13 +26,15 @@ mod whatwg;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them, by name.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 14] = [
     ("configuration", configuration::check),
     ("control_binary", control_binary::check),
     ("control_http", control_http::check),
     ("envelope", envelope::check),
     ("event_stream", event_stream::check),
     ("frame_decoder", frame_decoder::check),
+    ("frames_differential", frames_differential::check),
+    ("heads_differential", heads_differential::check),
     ("long_poll", long_poll::check),
     ("origins", origins::check),
     ("request_head", request_head::check),
