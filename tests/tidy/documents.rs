@@ -1,10 +1,13 @@
-//! README and `.ci/run` say what the code does.
+//! README, SECURITY.md and `.ci/run` say what the code does.
 
 use corecast::config::Config;
 use corecast::stats::CloseReason;
 use toml::{Table, Value};
 
+use super::source::{is_word, sources, words};
+
 const README: &str = include_str!("../../README.md");
+const SECURITY: &str = include_str!("../../SECURITY.md");
 const CI: &str = include_str!("../../.ci/run");
 const TEST_COMMAND: &str = include_str!("../run");
 const FATAL: &str = include_str!("../../src/fatal.rs");
@@ -109,5 +112,22 @@ fn every_test_is_declared_and_so_run() {
         let name = path.file_stem().unwrap().to_str().unwrap();
         let is_test = path.join("main.rs").exists() || path.extension().is_some_and(|end| end == "rs");
         assert!(!is_test || CARGO.contains(&format!("name = \"{name}\"")), "Cargo.toml has no test {name}");
+    }
+}
+
+#[test]
+fn every_promise_of_security_md_names_tests_that_are_there() {
+    let tests = sources(&["src", "tests"]);
+    let is_there = |name: &str| {
+        let begins = |code: &str, at: usize| code[..at].ends_with("fn ");
+        tests.iter().any(|source| words(&source.code, name).any(|at| begins(&source.code, at)))
+    };
+    let promises = rows(SECURITY);
+    assert!(!promises.is_empty());
+    for cells in promises {
+        let named: Vec<&str> = cells[1].split(|c| !is_word(c)).filter(|word| !word.is_empty()).collect();
+        assert!(!named.is_empty(), "no test holds: {}", cells[0]);
+        let gone: Vec<&&str> = named.iter().filter(|name| !is_there(name)).collect();
+        assert!(gone.is_empty(), "SECURITY.md: no test is named {gone:?}");
     }
 }
