@@ -94,6 +94,8 @@ pub struct ShardStats {
     pub polls_answered: u64,
     /// Data messages received from clients.
     pub uplinks: u64,
+    /// Times that a client had sent more frames than are heard in one turn, and the rest waited.
+    pub deferred: u64,
     /// Pings sent, pongs received.
     pub pings: u64,
     /// See `pings`.

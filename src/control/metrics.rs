@@ -34,6 +34,12 @@ const PER_SHARD: &[PerShard] = &[
     ("corecast_received_bytes_total", "counter", "Bytes read from clients.", |s| s.received_bytes),
     ("corecast_polls_answered_total", "counter", "Polls answered.", |s| s.polls_answered),
     ("corecast_uplinks_total", "counter", "Data messages received from clients.", |s| s.uplinks),
+    (
+        "corecast_deferred_total",
+        "counter",
+        "Times that a client's frames beyond 64 waited for the next turn.",
+        |s| s.deferred,
+    ),
     ("corecast_pings_total", "counter", "Pings sent.", |s| s.pings),
     ("corecast_pongs_total", "counter", "Pongs received.", |s| s.pongs),
     ("corecast_blocked_connections", "gauge", "Connections whose socket refuses bytes now.", |s| s.blocked),

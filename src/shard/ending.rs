@@ -78,6 +78,7 @@ impl Shard {
         let rare = slot.rare();
         rare.head = Vec::new();
         rare.decoder = None;
+        rare.unheard = Vec::new();
         rare.message_deadline = None;
         rare.replays.clear();
         rare.ended = Some(reason);
