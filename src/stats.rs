@@ -74,6 +74,13 @@ pub struct ShardStats {
     pub polls: u64,
     /// Sockets accepted, on whichever shard they landed.
     pub accepted: u64,
+    /// Of the refused: by `limits.connects_per_second`, for want of memory, and of both together those that
+    /// were answered before their request was parsed.
+    pub refused_rate: u64,
+    /// See `refused_rate`.
+    pub refused_memory: u64,
+    /// See `refused_rate`.
+    pub refused_early: u64,
     /// Accept errors (EMFILE, ENFILE, ECONNABORTED, ENOBUFS and the like).
     pub accept_errors: u64,
     /// Connections handed over to their owner / taken over from another shard.

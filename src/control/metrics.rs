@@ -24,6 +24,16 @@ const PER_SHARD: &[PerShard] = &[
     ("corecast_polls", "gauge", "Polls held, among the established clients.", |s| s.polls),
     ("corecast_accepted_total", "counter", "Sockets accepted.", |s| s.accepted),
     ("corecast_accept_errors_total", "counter", "Accepts that failed.", |s| s.accept_errors),
+    ("corecast_refused_rate_total", "counter", "Clients refused by limits.connects_per_second.", |s| {
+        s.refused_rate
+    }),
+    ("corecast_refused_memory_total", "counter", "Clients refused for want of memory.", |s| s.refused_memory),
+    (
+        "corecast_refused_early_total",
+        "counter",
+        "Of these, those refused before their request was parsed.",
+        |s| s.refused_early,
+    ),
     ("corecast_handed_out_total", "counter", "Connections handed over to their owner shard.", |s| {
         s.handed_out
     }),

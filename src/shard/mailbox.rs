@@ -254,6 +254,8 @@ pub struct Gate {
     pub last_seq: AtomicU64,
     /// New clients are refused with `draining`.
     pub draining: AtomicBool,
+    /// New clients are refused with `overloaded`: memory is short.
+    pub memory_short: AtomicBool,
     /// Established clients over all shards, against `limits.connections`.
     pub established: AtomicU64,
     /// Client sockets open over all shards, handshakes included.

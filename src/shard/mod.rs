@@ -2,7 +2,7 @@
 //!
 //! A shard shares nothing (design section 2): plain fields of one struct on one thread. Its life is the
 //! loop in `run`, a loop of batches. This file performs no protocol: `accepting` takes sockets, `opening`
-//! makes them clients where `admission` has a place, `receiving` hears them, `polling` holds those that poll,
+//! makes them clients where `admission` has a place, `refusing` turns the others away, `receiving` hears them, `polling` holds those that poll,
 //! `delivery` takes letters from control, `sending` writes what `outlook` gathers, `sweeping` keeps time,
 //! `ending` lets go, `adopting` takes over other settings.
 
@@ -19,6 +19,7 @@ mod opening;
 mod outlook;
 mod polling;
 mod receiving;
+mod refusing;
 mod sending;
 mod settings;
 mod sweeping;
@@ -108,6 +109,10 @@ pub struct Shard {
     receiver: receiving::Receiver,
     sender: sending::Sender,
     connects: admission::ConnectRate,
+    /// To be told at the end of the batch that is being received, with the number of their delay.
+    refusals: Vec<(u32, refusing::Shortage, u32)>,
+    /// `5e9f7cd8-`, as positions of this gateway begin.
+    epoch_text: [u8; 9],
     draining: Option<ending::Drain>,
     stopped: bool,
     stats: ShardStats,
@@ -130,6 +135,8 @@ impl Shard {
             receiver: receiving::Receiver::new(),
             sender: sending::Sender::default(),
             connects: admission::ConnectRate::new(settings.connects_per_second),
+            refusals: Vec::new(),
+            epoch_text: epoch_text(epoch),
             stats: ShardStats { shard: number, ..ShardStats::default() },
             number,
             epoch,
@@ -263,4 +270,10 @@ impl Shard {
         // Control has gone only when the gateway ends.
         let _ = self.reports.send(Report::Event(event));
     }
+}
+
+/// How positions of epoch `epoch` begin.
+fn epoch_text(epoch: u32) -> [u8; 9] {
+    let text = Position { epoch, seq: 0 }.to_string();
+    text.as_bytes()[..9].try_into().expect("8 digits and a dash")
 }

@@ -123,9 +123,8 @@ impl Shard {
         }
         // Another request of one that was let in: those who poll all the time are no rush of new ones.
         let served = self.table[index].is(flag::SERVED);
-        if !served && !self.connects.take(self.clock.ms()) {
-            let why = "too many new connections at once (limits.connects_per_second)";
-            self.refuse_opening(index, &opening, overloaded(index, why));
+        if !served && let Err(refusal) = self.take_turn(opening.since) {
+            self.refuse_opening(index, &opening, refusal);
             return false;
         }
         let owner = opening.user.as_ref().map_or(self.number, |user| self.owner.shard_of(user));

@@ -137,6 +137,7 @@ impl Shard {
             self.received(index, &mut slice[..room.min(slice_bytes)], result);
         }
         batch.clear();
+        self.send_refusals();
         waiting.drain(..).for_each(|index| self.hear_on(index));
         self.receiver.batch = batch;
         self.receiver.waiting = waiting;
@@ -153,6 +154,10 @@ impl Shard {
             Ok(0) => self.peer_ended(index),
             Ok(count) => {
                 self.stats.received_bytes += count as u64;
+                // A full slice may not be all of it.
+                if count < slice.len() && self.refuse_early(index, &slice[..count]) {
+                    return;
+                }
                 let generation = self.table[index].generation;
                 self.hear(index, &mut slice[..count]);
                 // What was heard may have ended the connection, and its slot may be free.

@@ -11,6 +11,7 @@ use corecast::shard::mailbox::{Gate, Letter, Mailbox, Owner, Report, Request, ma
 use corecast::shard::{Parts, Room, Settings, Shard};
 use corecast::stats::ShardStats;
 
+use crate::harness::http::Response;
 use crate::harness::websocket::upgrade;
 use crate::harness::{DEADLINE, eventually};
 
@@ -84,6 +85,27 @@ impl ByHand {
             answer.ends_with(b"\r\n\r\n").then_some(())
         });
         stream
+    }
+
+    /// Sends `request`, turns until the shard has ended the connection, and gives what it said. Panics at a
+    /// reset.
+    #[track_caller]
+    pub fn exchange(&mut self, request: &[u8]) -> Response {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.write_all(request).unwrap();
+        self.answer(&mut stream)
+    }
+
+    /// Turns until the shard has ended the connection, and gives what it said. Panics at a reset.
+    #[track_caller]
+    pub fn answer(&mut self, stream: &mut TcpStream) -> Response {
+        stream.set_nonblocking(true).unwrap();
+        let mut octets = Vec::new();
+        eventually("the end", || {
+            self.turn();
+            (!read_more(stream, &mut octets)).then_some(())
+        });
+        Response::parse(&octets)
     }
 
     /// Turns until this many octets have come for `stream`, and gives them.

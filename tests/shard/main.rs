@@ -3,6 +3,7 @@
 //! Real sockets and a real ring, no process and no executor (`by_hand`): a rule about turns can be seen turn by
 //! turn. What clients see of the whole gateway is in tests/gateway.
 
+mod admission;
 mod by_hand;
 mod fairness;
 
