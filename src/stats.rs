@@ -44,6 +44,8 @@ close_reasons! {
     HandshakeTimeout = "handshake_timeout",
     /// Too far behind, or no progress within `timeouts.send` (4000).
     SlowConsumer = "slow_consumer",
+    /// Memory was short, and it was among those furthest behind (4000).
+    Memory = "memory",
     /// No answer to a ping (4001).
     HeartbeatMissed = "heartbeat_missed",
     /// Closed by a command (4500 or the code given).

@@ -79,6 +79,10 @@ pub fn text(stats: &Stats) -> http::Answer {
     one("corecast_reloads_refused_total", "counter", "Reloads refused for a bad configuration.", refused);
     one("corecast_position", "gauge", "Sequence number of the newest push.", stats.position.seq);
     one("corecast_control_clients", "gauge", "Clients of the control socket now.", stats.control_clients);
+    let used = stats.memory_used_bytes;
+    one("corecast_memory_bytes", "gauge", "Memory in use, where a limit is kept; else 0.", used);
+    let limit = stats.memory_limit_bytes;
+    one("corecast_memory_limit_bytes", "gauge", "The limit that is nearest; 0 where there is none.", limit);
     one("corecast_draining", "gauge", "1 while the gateway drains.", u64::from(stats.draining));
     one("corecast_uptime_seconds", "gauge", "Seconds since start.", stats.uptime_s);
     head(&mut text, "corecast_info", "gauge", "The gateway's version and epoch.");
@@ -158,6 +162,8 @@ mod tests {
             busy: 1,
             reloads: 1,
             reloads_refused: 0,
+            memory_used_bytes: 3,
+            memory_limit_bytes: 4,
             control_clients: 1,
             shards,
         }

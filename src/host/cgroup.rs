@@ -70,17 +70,18 @@ pub fn own_memory(mount: &Path, text: &str, pid: u32) -> Option<u64> {
 struct MemoryFiles {
     limit: &'static str,
     usage: &'static str,
-    /// In `memory.stat`, its own and all below.
-    inactive_file: &'static str,
+    /// In `memory.stat`, the pages of files that can be taken back, its own and of all below.
+    file_pages: [&'static str; 2],
 }
 
 impl MemoryFiles {
     const V1: Self = Self {
         limit: "memory.limit_in_bytes",
         usage: "memory.usage_in_bytes",
-        inactive_file: "total_inactive_file",
+        file_pages: ["total_inactive_file", "total_active_file"],
     };
-    const V2: Self = Self { limit: "memory.max", usage: "memory.current", inactive_file: "inactive_file" };
+    const V2: Self =
+        Self { limit: "memory.max", usage: "memory.current", file_pages: ["inactive_file", "active_file"] };
 
     fn reading(&self, directory: &Path) -> Option<Reading> {
         let limit_bytes = limit(&fs::read_to_string(directory.join(self.limit)).ok()?)?;
@@ -88,14 +89,18 @@ impl MemoryFiles {
         Some(Reading { used_bytes, limit_bytes })
     }
 
-    /// All that is charged, sockets and the kernel's part included, but the pages of files that nobody has used
-    /// lately: those go before anybody is killed (as Kubernetes counts its working set).
+    /// All that is charged, sockets and the kernel's part included, but the pages of files: the kernel takes
+    /// those back before it kills anybody. Active ones, too, which Kubernetes leaves in its working set:
+    /// clients are not to be refused because a neighbour in the container has read a large file twice.
+    /// tmpfs stays in, and so do the inodes of sockets, which slab calls reclaimable.
     fn used(&self, directory: &Path) -> Option<u64> {
         let usage: u64 = fs::read_to_string(directory.join(self.usage)).ok()?.trim().parse().ok()?;
         let stat = fs::read_to_string(directory.join("memory.stat")).ok()?;
-        let mut lines = stat.lines().filter_map(|line| line.split_once(' '));
-        let cached = lines.find(|(name, _)| *name == self.inactive_file)?.1.parse().ok()?;
-        Some(usage.saturating_sub(cached))
+        let bytes = |line: &str| {
+            let (name, bytes) = line.split_once(' ')?;
+            self.file_pages.contains(&name).then(|| bytes.parse::<u64>().ok())?
+        };
+        Some(usage.saturating_sub(stat.lines().filter_map(bytes).sum()))
     }
 }
 
@@ -249,7 +254,7 @@ mod tests {
     const STAT: &str = "anon 600\nfile 300\nsock 50\ninactive_file 200\nactive_file 100\n";
 
     #[test]
-    fn issue_6_the_memory_of_the_cgroup_that_leaves_the_least_counts_without_unused_file_pages() {
+    fn issue_6_the_memory_of_the_cgroup_that_leaves_the_least_counts_without_pages_of_files() {
         let files = [
             ("a/b/memory.max", "max\n"),
             ("a/b/memory.current", "500\n"),
@@ -259,7 +264,7 @@ mod tests {
             ("a/memory.stat", STAT),
         ];
         let read = |text: &str| with(&files, |mount| memory(mount, text));
-        assert_eq!(read("0::/a/b\n"), Some(Reading { used_bytes: 900, limit_bytes: 1000 }));
+        assert_eq!(read("0::/a/b\n"), Some(Reading { used_bytes: 800, limit_bytes: 1000 }));
         assert_eq!(read("0::/\n"), None, "nothing is limited there");
         assert_eq!(with(&files[..3], |mount| memory(mount, "0::/a/b\n")), None);
     }
@@ -269,7 +274,7 @@ mod tests {
         let files = [
             ("memory/x/memory.limit_in_bytes", "1000\n"),
             ("memory/x/memory.usage_in_bytes", "700\n"),
-            ("memory/x/memory.stat", "inactive_file 1\ntotal_inactive_file 300\n"),
+            ("memory/x/memory.stat", "inactive_file 1\ntotal_inactive_file 200\ntotal_active_file 100\n"),
             ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
             ("memory/memory.usage_in_bytes", "70000\n"),
             ("unified/cgroup.procs", ""),
@@ -290,7 +295,7 @@ mod tests {
             ]
         };
         let own = |processes| with(&files(processes), |mount| own_memory(mount, "0::/a\n", 17));
-        assert_eq!([own("17\n"), own("17\n18\n"), own("")], [Some(300), None, None]);
+        assert_eq!([own("17\n"), own("17\n18\n"), own("")], [Some(200), None, None]);
     }
 
     #[test]

@@ -89,9 +89,9 @@ impl Need {
         PROGRAM_BYTES + self.shards.saturating_mul(self.history_bytes)
     }
 
-    /// Threads: two for each executor (shards and control), main and signals. Counted in /proc.
+    /// Threads: two for each executor (shards and control), main, signals and memory. Counted in /proc.
     pub fn threads(&self) -> u64 {
-        2 * (self.shards + 1) + 2
+        2 * (self.shards + 1) + 3
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! A shard shares nothing (design section 2): plain fields of one struct on one thread. Its life is the
 //! loop in `run`, a loop of batches. This file performs no protocol: `accepting` takes sockets, `opening`
-//! makes them clients where `admission` has a place, `refusing` turns the others away, `receiving` hears them, `polling` holds those that poll,
-//! `delivery` takes letters from control, `sending` writes what `outlook` gathers, `sweeping` keeps time,
-//! `ending` lets go, `adopting` takes over other settings.
+//! makes them clients where `admission` has a place, `refusing` turns the others away, `receiving` hears them,
+//! `polling` holds those that poll, `delivery` takes letters from control, `sending` writes what `outlook` gathers,
+//! `sweeping` keeps time, `shedding` cuts those furthest behind when memory is short, `ending` lets go,
+//! `adopting` takes over other settings.
 
 mod accepting;
 mod admission;
@@ -22,6 +23,7 @@ mod receiving;
 mod refusing;
 mod sending;
 mod settings;
+mod shedding;
 mod sweeping;
 pub mod tape;
 pub mod topics;
@@ -113,6 +115,8 @@ pub struct Shard {
     refusals: Vec<(u32, refusing::Shortage, u32)>,
     /// `5e9f7cd8-`, as positions of this gateway begin.
     epoch_text: [u8; 9],
+    /// How often those furthest behind were cut: `Gate::cuts_told`.
+    cuts_done: u64,
     draining: Option<ending::Drain>,
     stopped: bool,
     stats: ShardStats,
@@ -157,6 +161,7 @@ impl Shard {
             needed_after: u64::MAX,
             unsent_bytes: 0,
             needed_after_next: u64::MAX,
+            cuts_done: 0,
             draining: None,
             stopped: false,
         };

@@ -15,6 +15,7 @@ mod heartbeat;
 mod http;
 mod json;
 mod limits;
+mod memory;
 mod poll_connections;
 mod polls;
 mod push;

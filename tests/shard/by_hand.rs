@@ -3,13 +3,16 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use corecast::config::Config;
+use corecast::message::{Kind, Message, Name, Target};
 use corecast::shard::listener::{Listener, SocketOptions};
-use corecast::shard::mailbox::{Gate, Letter, Mailbox, Owner, Report, Request, mailbox};
+use corecast::shard::mailbox::{Gate, Letter, Mailbox, Owner, Report, mailbox};
 use corecast::shard::{Parts, Room, Settings, Shard};
 use corecast::stats::ShardStats;
+use corecast::wire::websocket::encode_message;
 
 use crate::harness::http::Response;
 use crate::harness::websocket::upgrade;
@@ -60,9 +63,14 @@ impl ByHand {
         self.now += time;
     }
 
-    /// Posts what control would.
-    pub fn ask(&mut self, request: Request) {
-        self.mailbox.post(Letter::Ask { inquiry: 0, request }).unwrap();
+    /// Posts a push of `payload` to `topic`, as control would.
+    pub fn push(&mut self, topic: &str, payload: &[u8]) {
+        let seq = self.gate.last_seq.load(Ordering::Relaxed) + 1;
+        self.gate.last_seq.store(seq, Ordering::Release);
+        let (frame, header_bytes) = encode_message(Kind::Binary, payload);
+        let target = Target::Topic(Name::new(topic).unwrap());
+        let message = Arc::new(Message::new(seq, target, Kind::Binary, frame, header_bytes));
+        self.mailbox.post(Letter::Push { inquiry: 0, message }).unwrap();
     }
 
     /// Turns until the counters are so.
@@ -74,8 +82,13 @@ impl ByHand {
     /// An open WebSocket at `target`; the answer to its request has been read.
     #[track_caller]
     pub fn websocket(&mut self, target: &str) -> TcpStream {
+        self.websocket_on(TcpStream::connect(self.address).unwrap(), target)
+    }
+
+    /// The same on a socket that is connected.
+    #[track_caller]
+    pub fn websocket_on(&mut self, mut stream: TcpStream, target: &str) -> TcpStream {
         let before = self.shard.snapshot().connections;
-        let mut stream = TcpStream::connect(self.address).unwrap();
         stream.write_all(upgrade(target, "").as_bytes()).unwrap();
         self.until("it is open", |stats| stats.connections == before + 1);
         stream.set_nonblocking(true).unwrap();

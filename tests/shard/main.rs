@@ -6,6 +6,7 @@
 mod admission;
 mod by_hand;
 mod fairness;
+mod shedding;
 
 // Of the clients there, not everything is used here.
 #[allow(dead_code)]
