@@ -100,6 +100,13 @@ pub fn descriptors_reserved(limit: u64) -> u64 {
     DESCRIPTORS_RESERVED_MIN.max(limit / 100)
 }
 
+/// Descriptors that the gateway itself has open, each client of the control socket included: counted in /proc,
+/// 8 for a shard with one listener and 16 for the rest, and as many again of both for what opens files for a while.
+pub fn descriptors_of_gateway(shards: u64, listeners_per_shard: u64, control_clients: u64) -> u64 {
+    let for_shards = shards.saturating_mul(7 + listeners_per_shard.max(1));
+    for_shards + control_clients + 32
+}
+
 /// The least descriptor limit that leaves room for `clients`.
 pub fn descriptors(clients: u64) -> u64 {
     // A hundredth of the limit itself, not of the clients; the division may leave it short by a few.

@@ -6,6 +6,7 @@
 mod cli;
 mod control;
 mod demo;
+mod descriptors;
 mod drain;
 mod echo;
 mod event_streams;
