@@ -55,12 +55,18 @@ impl ConnectRate {
 }
 
 impl Shard {
+    /// What a delay is spread by. Slots alone would not do: each of those who come one after the other may be
+    /// refused in the same one.
+    pub(super) fn delay_key(&self, index: u32) -> u32 {
+        index.rotate_left(16).wrapping_add(self.stats.accepted as u32)
+    }
+
     /// Counts the client against the limits of the whole gateway.
     pub(super) fn take_places(&mut self, index: u32) -> Result<(), Refusal> {
         let before = self.gate.established.fetch_add(1, Ordering::Relaxed);
         if before >= self.settings.connections_max {
             self.gate.established.fetch_sub(1, Ordering::Relaxed);
-            return Err(overloaded(index, "too many connections (limits.connections)"));
+            return Err(overloaded(self.delay_key(index), "too many connections (limits.connections)"));
         }
         if self.table[index].is(flag::COUNTED) {
             // Since an earlier poll on this connection.
@@ -82,9 +88,12 @@ impl Shard {
     }
 }
 
-/// Spread by the slot, so that those refused together do not come back together.
-pub(super) fn overloaded(index: u32, why: &'static str) -> Refusal {
-    Refusal { retry_after_s: Some(1 + spread(index, RETRY_AFTER_S)), ..Refusal::new(503, "overloaded", why) }
+/// Spread by `delay_key`, so that those refused together do not come back together.
+pub(super) fn overloaded(delay_key: u32, why: &'static str) -> Refusal {
+    Refusal {
+        retry_after_s: Some(1 + spread(delay_key, RETRY_AFTER_S)),
+        ..Refusal::new(503, "overloaded", why)
+    }
 }
 
 /// One address's connections over all shards.

@@ -176,6 +176,7 @@ impl Shard {
             self.turn(Instant::now());
             self.rest(&alarm).await;
         }
+        self.answer_the_late().await;
         self.close_all();
         Ok(())
     }

@@ -112,7 +112,7 @@ impl Shard {
     /// Spread over the drain, as are the delays of those that are told to come back.
     fn draining(&self, index: u32) -> Refusal {
         let refusal = Refusal::new(503, "draining", "the gateway is about to restart");
-        Refusal { retry_after_s: Some(1 + spread(index, self.drain_within_s())), ..refusal }
+        Refusal { retry_after_s: Some(1 + spread(self.delay_key(index), self.drain_within_s())), ..refusal }
     }
 
     /// Lets the client in, here or at its owner. True if it is established here.
@@ -139,7 +139,7 @@ impl Shard {
         if let Err(returned) = self.peers[usize::from(owner)].hand_over(handover) {
             self.stats.handed_out -= 1;
             let index = self.table.insert(returned.socket, self.clock.tick());
-            let refusal = overloaded(index, "the shard of this user is overloaded");
+            let refusal = overloaded(self.delay_key(index), "the shard of this user is overloaded");
             self.refuse_opening(index, &returned.opening, refusal);
         }
         false

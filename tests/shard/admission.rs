@@ -8,7 +8,8 @@ use std::time::Duration;
 use corecast::stats::{CloseReason, ShardStats};
 
 use crate::by_hand::ByHand;
-use crate::harness::http::Response;
+use crate::harness::eventually;
+use crate::harness::http::{Response, read_to_end};
 use crate::harness::websocket::upgrade as head;
 
 /// One a second, and so a burst of two; time stands still.
@@ -153,6 +154,23 @@ fn issue_6_a_new_client_comes_in_as_soon_as_there_is_a_whole_connect() {
     assert_overloaded(&shard.exchange(head("/ws", "").as_bytes()));
     shard.pass(Duration::from_millis(1));
     let _client = shard.websocket("/ws");
+}
+
+#[test]
+fn issue_6_who_is_accepted_as_the_shard_ends_is_told_so() {
+    let shard = ByHand::start(|_| {});
+    shard.gate.draining.store(true, Ordering::SeqCst);
+    let (mut client, gate) = (TcpStream::connect(shard.address).unwrap(), shard.gate.clone());
+    std::thread::scope(|scope| {
+        let asks = scope.spawn(move || {
+            // Accepted in the turn in which the shard is told to stop: it has not seen the request by then.
+            eventually("it is accepted", || (gate.sockets.load(Ordering::Relaxed) == 1).then_some(()));
+            client.write_all(head("/ws", "").as_bytes()).unwrap();
+            Response::parse(&read_to_end(&mut client))
+        });
+        shard.stop();
+        assert_eq!(asks.join().unwrap().refusal(), (503, "draining".to_owned()));
+    });
 }
 
 #[test]

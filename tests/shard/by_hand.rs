@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use corecast::config::Config;
 use corecast::message::{Kind, Message, Name, Target};
 use corecast::shard::listener::{Listener, SocketOptions};
-use corecast::shard::mailbox::{Gate, Letter, Mailbox, Owner, Report, mailbox};
+use corecast::shard::mailbox::{Gate, Letter, Mailbox, Owner, Report, Request, mailbox};
 use corecast::shard::{Parts, Room, Settings, Shard};
 use corecast::stats::ShardStats;
 use corecast::wire::websocket::encode_message;
+use glommio::{LocalExecutorBuilder, Placement};
 
 use crate::harness::http::Response;
 use crate::harness::websocket::upgrade;
@@ -61,6 +62,13 @@ impl ByHand {
 
     pub fn pass(&mut self, time: Duration) {
         self.now += time;
+    }
+
+    /// Has the shard end as control does, in the executor that it needs for that.
+    pub fn stop(self) {
+        self.mailbox.post(Letter::Ask { inquiry: 0, request: Request::Stop }).unwrap();
+        let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).ring_depth(64);
+        executor.make().unwrap().run(self.shard.run()).unwrap();
     }
 
     /// Posts a push of `payload` to `topic`, as control would.
