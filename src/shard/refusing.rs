@@ -1,9 +1,10 @@
-//! Refusing early: who comes when there is no place is told so for a fraction of what letting in costs.
+//! Refusing early: who comes when there is no place is told so before anything is parsed or kept for him.
 //!
-//! What has come is not parsed. It has to be one whole request for a path of clients, so that everything
-//! they sent has been read and closing at once sends a FIN: with input unread, or still to come, the kernel
-//! sends a reset instead, which may take the answer with it (RFC 1122 4.2.2.13). Whatever looks different
-//! (`/healthz`, a head in pieces) goes the long way through `opening`, which gives the same answers.
+//! Not at accept, where health checks and pages could not be told apart: by the first octets that come. They
+//! have to be one whole request for a path of clients, so that everything they sent has been read and closing
+//! at once sends a FIN: with input unread, or still to come, the kernel sends a reset instead, which may take
+//! the answer with it (RFC 1122 4.2.2.13). Whatever looks different (`/healthz`, a head in pieces) goes the
+//! long way through `opening`, which gives the same answers. What it costs: bench/README.md, `refusal`.
 
 use std::sync::atomic::Ordering;
 
