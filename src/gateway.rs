@@ -101,16 +101,16 @@ fn room(config: &Config) -> Result<Room, Fatal> {
     let nofile = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(1 << 30);
     let reserve = need::descriptors_reserved(nofile);
     let wanted = u64::from(config.limits.connections);
+    if nofile <= reserve || wanted + reserve > nofile {
+        return Err(Fatal::Descriptors { limit: nofile, needed: wanted.max(1) + reserve });
+    }
     // On a host with many cores the gateway itself needs more than the reserve of a small limit.
     let shards = cpus_for(config.shards)?.len() as u64;
     let listeners = config.listen.len() as u64;
     let own = need::descriptors_of_gateway(shards, listeners, u64::from(config.control.clients));
-    let kept = reserve.max(own);
-    if nofile <= kept || wanted + kept > nofile {
-        return Err(Fatal::Descriptors { limit: nofile, needed: wanted.max(1) + kept });
-    }
-    let clients_max = if wanted == 0 { nofile - kept } else { wanted };
-    Ok(Room { clients_max, sockets_max: nofile - own.max(reserve / 2) })
+    let sockets_max = nofile.saturating_sub(own.max(reserve / 2));
+    let clients_max = if wanted == 0 { nofile - reserve } else { wanted };
+    Ok(Room { clients_max: clients_max.min(sockets_max), sockets_max })
 }
 
 /// One CPU for each shard, out of those this process may use. More shards than CPUs share them.
