@@ -93,12 +93,13 @@ fn ask(address: SocketAddr, number: u32) -> Outcome<TcpStream> {
     rustix::net::bind(&socket, &SocketAddr::from((source, 0)))?;
     rustix::net::connect(&socket, &address)?;
     let mut stream = TcpStream::from(socket);
-    write!(
-        stream,
+    // In one write, as clients do: a head in pieces is not refused early.
+    let head = format!(
         "GET /ws?user=u{number:015}&topics=news HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
          Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )?;
+    );
+    stream.write_all(head.as_bytes())?;
     Ok(stream)
 }
 
