@@ -7,6 +7,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
 use rustix::process::{Resource, Rlimit};
@@ -16,6 +18,7 @@ use signal_hook::iterator::Signals;
 use crate::config::{Change, Config, Source};
 use crate::control::{self, Reload, Signal, SocketError};
 use crate::fatal::{self, Fatal};
+use crate::host::marks::{Level, Reading};
 use crate::host::{facts, need};
 use crate::service::{ServiceManager, Sockets};
 use crate::shard::listener::{self, Listener, SocketOptions};
@@ -67,7 +70,10 @@ pub fn serve(config: Config, source: Source) -> Result<(), Fatal> {
     }
     drop(reports);
     let (signals, signals_in) = flume::unbounded();
-    let reloader = Reloader { source, config: config.clone() };
+    let memory_max_bytes = Arc::new(AtomicU64::new(config.limits.memory.0));
+    let watch = MemoryWatch::new(gate.clone(), memory_max_bytes.clone());
+    watch.start().map_err(|error| Fatal::thread_start("memory", error))?;
+    let reloader = Reloader { source, config: config.clone(), memory_max_bytes };
     listen_to_signals(signals, reloader).map_err(|error| Fatal::thread_start("signals", error))?;
     let shards = control::Shards { mailboxes, owner };
     announce(&addresses, &path, threads.len(), config.web.demo);
@@ -98,8 +104,13 @@ fn room(config: &Config) -> Result<Room, Fatal> {
     if nofile <= reserve || wanted + reserve > nofile {
         return Err(Fatal::Descriptors { limit: nofile, needed: wanted.max(1) + reserve });
     }
+    // On a host with many cores the gateway itself needs more than the reserve of a small limit.
+    let shards = cpus_for(config.shards)?.len() as u64;
+    let listeners = config.listen.len() as u64;
+    let own = need::descriptors_of_gateway(shards, listeners, u64::from(config.control.clients));
+    let sockets_max = nofile.saturating_sub(own.max(reserve / 2));
     let clients_max = if wanted == 0 { nofile - reserve } else { wanted };
-    Ok(Room { clients_max, sockets_max: nofile - reserve / 2 })
+    Ok(Room { clients_max: clients_max.min(sockets_max), sockets_max })
 }
 
 /// One CPU for each shard, out of those this process may use. More shards than CPUs share them.
@@ -235,6 +246,8 @@ struct Reloader {
     source: Source,
     /// The one in effect.
     config: Config,
+    /// Its `limits.memory`, for `MemoryWatch`.
+    memory_max_bytes: Arc<AtomicU64>,
 }
 
 impl Reloader {
@@ -248,6 +261,7 @@ impl Reloader {
                     tracing::warn!("a restart is needed for: {}; they stay as they were", kept.join(", "));
                 }
                 (self.source.filter_log)(&config.log);
+                self.memory_max_bytes.store(config.limits.memory.0, Ordering::Relaxed);
                 self.config = config.clone();
                 let adopt = Request::Adopt(Arc::new(Settings::new(&config, room)));
                 Reload::Good { config: Arc::new(config), adopt }
@@ -272,6 +286,73 @@ impl Reloader {
             Err(fatal) => Err(line(fatal.to_string())),
         }
     }
+}
+
+/// How often memory is looked at: each look reads a few files.
+const MEMORY_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Of one level at most one line is logged in so long.
+const MEMORY_SAID_EVERY: Duration = Duration::from_secs(60);
+
+/// Looks at the memory, and tells the shards through the gate when it gets short.
+#[derive(Debug)]
+struct MemoryWatch {
+    gate: Arc<Gate>,
+    /// `limits.memory`
+    max_bytes: Arc<AtomicU64>,
+    level: Level,
+    /// When each level was last told of.
+    said_at: [Option<Instant>; 4],
+}
+
+impl MemoryWatch {
+    fn new(gate: Arc<Gate>, max_bytes: Arc<AtomicU64>) -> Self {
+        Self { gate, max_bytes, level: Level::Fine, said_at: [None; 4] }
+    }
+
+    /// Looks from now on, on a thread of its own: a slow read holds up neither pushes nor commands.
+    fn start(mut self) -> io::Result<()> {
+        let watch = move || loop {
+            self.look(Instant::now());
+            std::thread::sleep(MEMORY_LOOK_EVERY);
+        };
+        // Ends with the process.
+        std::thread::Builder::new().name("memory".to_owned()).spawn(watch).map(drop)
+    }
+
+    fn look(&mut self, now: Instant) {
+        let sockets = self.gate.sockets.load(Ordering::Relaxed);
+        let reading = facts::memory(self.max_bytes.load(Ordering::Relaxed), sockets);
+        // No limit, no level.
+        let reading = reading.unwrap_or(Reading { used_bytes: 0, limit_bytes: 0 });
+        let level = if reading.limit_bytes == 0 { Level::Fine } else { self.level.after(reading) };
+        self.gate.memory_used_bytes.store(reading.used_bytes, Ordering::Relaxed);
+        self.gate.memory_limit_bytes.store(reading.limit_bytes, Ordering::Relaxed);
+        self.gate.memory_short.store(level >= Level::Refuse, Ordering::Relaxed);
+        if level == Level::Cut {
+            self.gate.cut_bytes.store(reading.excess_bytes(), Ordering::Relaxed);
+            self.gate.cuts_told.fetch_add(1, Ordering::Release);
+        }
+        let before = std::mem::replace(&mut self.level, level);
+        let said_at = &mut self.said_at[level as usize];
+        if level != before && said_at.is_none_or(|at| now - at >= MEMORY_SAID_EVERY) {
+            *said_at = Some(now);
+            say_memory(level, reading);
+        }
+    }
+}
+
+fn say_memory(level: Level, Reading { used_bytes, limit_bytes }: Reading) {
+    let what = match level {
+        Level::Fine => return tracing::info!(used_bytes, limit_bytes, "memory is no longer short"),
+        Level::Warn => "from 90 % on new clients are refused",
+        Level::Refuse => "new clients are refused",
+        Level::Cut => "new clients are refused, and those furthest behind are cut",
+    };
+    let percent = Reading { used_bytes, limit_bytes }.percent();
+    tracing::warn!(
+        "memory: {percent} % of {limit_bytes} bytes in use (limits.memory, or the limit of its cgroup): {what}; \
+         give it more (MemoryMax= of the unit), or lower limits.connections or history.bytes"
+    );
 }
 
 /// SIGTERM and SIGINT drain; the second one ends at once. SIGHUP reloads.

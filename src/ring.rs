@@ -274,6 +274,27 @@ impl Ring {
         self.results()
     }
 
+    /// Sends to each socket the last that it will be sent, and gives what each `send` returned, in order. At
+    /// most `BATCH_MAX`. Nothing leaves before the socket is shut or closed (MSG_MORE, send(2)): last words and
+    /// FIN are one segment.
+    pub fn send_last<'b>(
+        &mut self,
+        jobs: impl Iterator<Item = (BorrowedFd<'b>, &'b [u8])>,
+    ) -> impl ExactSizeIterator<Item = io::Result<usize>> + '_ {
+        self.staged.clear();
+        for (socket, words) in jobs {
+            let fd = types::Fd(socket.as_raw_fd());
+            let entry = opcode::Send::new(fd, words.as_ptr(), words.len() as u32)
+                .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_MORE)
+                .build();
+            self.stage(entry);
+        }
+        // SAFETY: the words are borrowed for `'b`, which outlives this call, and `run_staged` returns only
+        // when every operation has finished.
+        unsafe { self.run_staged() };
+        self.results()
+    }
+
     fn send_entry(&mut self, fd: types::Fd, start: usize) -> squeue::Entry {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         if let [piece] = self.pieces[start..] {

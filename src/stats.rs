@@ -44,6 +44,8 @@ close_reasons! {
     HandshakeTimeout = "handshake_timeout",
     /// Too far behind, or no progress within `timeouts.send` (4000).
     SlowConsumer = "slow_consumer",
+    /// Memory was short, and it was among those furthest behind (4000).
+    Memory = "memory",
     /// No answer to a ping (4001).
     HeartbeatMissed = "heartbeat_missed",
     /// Closed by a command (4500 or the code given).
@@ -74,6 +76,13 @@ pub struct ShardStats {
     pub polls: u64,
     /// Sockets accepted, on whichever shard they landed.
     pub accepted: u64,
+    /// Of the refused: by `limits.connects_per_second`, for want of memory, and of both together those that
+    /// were answered before their request was parsed.
+    pub refused_rate: u64,
+    /// See `refused_rate`.
+    pub refused_memory: u64,
+    /// See `refused_rate`.
+    pub refused_early: u64,
     /// Accept errors (EMFILE, ENFILE, ECONNABORTED, ENOBUFS and the like).
     pub accept_errors: u64,
     /// Connections handed over to their owner / taken over from another shard.
@@ -94,6 +103,8 @@ pub struct ShardStats {
     pub polls_answered: u64,
     /// Data messages received from clients.
     pub uplinks: u64,
+    /// Times that a client had sent more frames than are heard in one turn, and the rest waited.
+    pub deferred: u64,
     /// Pings sent, pongs received.
     pub pings: u64,
     /// See `pings`.

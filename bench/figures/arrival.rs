@@ -1,10 +1,12 @@
-//! Connections in: accepted and upgraded per second, against a bare accept loop.
+//! Connections in: accepted and upgraded per second, against a bare accept loop; and what a refusal costs.
 
 use crate::rig::baseline::Baseline;
+use crate::rig::crowd::{Crowd, Told};
 use crate::rig::process::{Gateway, Settings};
 use crate::rig::receiver::{Receiver, Role};
 use crate::rig::{Outcome, per_second};
 use crate::table::{Bound, Reading, median, runs as runs_note};
+use crate::{cpu, failure};
 
 /// How many connect.
 pub const CONNECTIONS: u32 = 10_000;
@@ -58,4 +60,46 @@ pub fn gateway_rate() -> Outcome<f64> {
     receiver.stop()?;
     gateway.stop()?;
     Ok(per_second(u64::from(CONNECTIONS), connected.ended_ns - connected.started_ns))
+}
+
+/// CPU of the gateway for a connect that is refused beyond `limits.connects_per_second`, until its end, over that
+/// for one that is accepted and upgraded and stays. The same crowd on core 1, 256 under way; the second gateway
+/// lets one a second in.
+pub fn refusal(runs: u32) -> Outcome<Vec<Reading>> {
+    let (mut ratios, mut refused_us, mut accepted_us) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let (accepted, told) = crowd_us(Gateway::start(SETTINGS)?)?;
+        if told.refused > 0 {
+            return Err(failure!("{told:?} of a gateway that lets everybody in"));
+        }
+        let (refused, told) = crowd_us(Gateway::start_refusing(SETTINGS)?)?;
+        if told.let_in > CONNECTIONS / 100 {
+            return Err(failure!("{told:?} of a gateway that is to refuse"));
+        }
+        ratios.push(refused / accepted);
+        refused_us.push(refused);
+        accepted_us.push(accepted);
+    }
+    Ok(vec![
+        Reading::detail("refusal", median(&ratios), "x accepted", runs_note(&ratios))
+            .goal(Bound::AtMost(0.2))
+            .limit(Bound::AtMost(1.25)),
+        Reading::detail("refusal.refused", median(&refused_us), "us CPU", runs_note(&refused_us)),
+        Reading::detail("refusal.accepted", median(&accepted_us), "us CPU", runs_note(&accepted_us)),
+    ])
+}
+
+const SETTINGS: Settings = Settings { shards: 1, heartbeat_s: 600 };
+
+/// CPU of the gateway for each of a crowd, in microseconds.
+fn crowd_us(gateway: Gateway) -> Outcome<(f64, Told)> {
+    let mut crowd = Crowd::start(CLIENT_CORE)?;
+    // Its first clients cost it more, and use up the burst where there is one.
+    crowd.come(gateway.address, 512)?;
+    let before_ns = cpu::used_ns(gateway.pid())?;
+    let told = crowd.come(gateway.address, CONNECTIONS)?;
+    let used_ns = cpu::used_ns(gateway.pid())? - before_ns;
+    crowd.stop()?;
+    gateway.stop()?;
+    Ok((used_ns as f64 / 1e3 / f64::from(CONNECTIONS), told))
 }

@@ -91,6 +91,8 @@ enum Figure {
     Saturated,
     /// Connections accepted and upgraded per second.
     Accept,
+    /// CPU of a connect that is refused.
+    Refusal,
     /// Pushes to single users per second.
     Unicast,
     /// Push to receipt.
@@ -113,6 +115,7 @@ impl Figure {
             Figure::Fanout => delivery::fanout(runs),
             Figure::Saturated => delivery::saturated(runs),
             Figure::Accept => arrival::accept(runs),
+            Figure::Refusal => arrival::refusal(runs),
             Figure::Unicast => delivery::unicast(runs),
             Figure::Latency => waiting::latency(runs),
             Figure::Idle => waiting::idle(),

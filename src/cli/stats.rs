@@ -70,6 +70,10 @@ fn stats_text(stats: &Stats) -> String {
         grouped(stats.busy),
         counted(stats.control_clients, "control client"),
     );
+    if stats.memory_limit_bytes > 0 {
+        let (used, limit) = (stats.memory_used_bytes, stats.memory_limit_bytes);
+        text += &format!("memory {} of {} bytes\n", grouped(used), grouped(limit));
+    }
     let tables =
         [("now", &NOW[..]), ("clients by transport", &BY_TRANSPORT[..]), ("since start", &SINCE_START[..])];
     for (title, columns) in tables {
@@ -127,6 +131,8 @@ mod tests {
             busy: 1,
             reloads: 0,
             reloads_refused: 0,
+            memory_used_bytes: 0,
+            memory_limit_bytes: 0,
             control_clients: 1,
             shards: vec![shard, second],
         }

@@ -99,6 +99,8 @@ pub struct Limits {
     pub connections_per_address: u32,
     /// Networks exempt from `connections_per_address`.
     pub trusted: Vec<ipnet::IpNet>,
+    /// Memory that the gateway may use, beside what its cgroup allows; 0 is the cgroup's limit alone.
+    pub memory: ByteSize,
     /// New connections per second and shard, with a burst of twice that; 0 is no limit.
     pub connects_per_second: u32,
     /// Data messages per second from one client, with a burst of twice that; 0 is no limit.
@@ -300,6 +302,7 @@ impl Default for Limits {
             connections: 0,
             connections_per_address: 0,
             trusted: Vec::new(),
+            memory: ByteSize(0),
             connects_per_second: 2000,
             uplinks_per_second: 20,
         }

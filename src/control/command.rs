@@ -188,6 +188,10 @@ pub struct Stats {
     pub reloads: u64,
     /// Other configurations refused.
     pub reloads_refused: u64,
+    /// Memory in use and its limit, in bytes; 0 where nothing limits it.
+    pub memory_used_bytes: u64,
+    /// See `memory_used_bytes`.
+    pub memory_limit_bytes: u64,
     /// Control clients connected now.
     pub control_clients: u64,
     /// Each shard's.

@@ -4,6 +4,7 @@
 //! Never touches a socket.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::command::{Answer, Command, CommandError, ErrorCode, Push, Stats};
@@ -156,6 +157,8 @@ impl Desk {
             busy: counts.busy,
             reloads: self.reloads.taken,
             reloads_refused: self.reloads.refused,
+            memory_used_bytes: self.gate.memory_used_bytes.load(Ordering::Relaxed),
+            memory_limit_bytes: self.gate.memory_limit_bytes.load(Ordering::Relaxed),
             control_clients: self.clients,
             shards,
         }

@@ -24,6 +24,16 @@ const PER_SHARD: &[PerShard] = &[
     ("corecast_polls", "gauge", "Polls held, among the established clients.", |s| s.polls),
     ("corecast_accepted_total", "counter", "Sockets accepted.", |s| s.accepted),
     ("corecast_accept_errors_total", "counter", "Accepts that failed.", |s| s.accept_errors),
+    ("corecast_refused_rate_total", "counter", "Clients refused by limits.connects_per_second.", |s| {
+        s.refused_rate
+    }),
+    ("corecast_refused_memory_total", "counter", "Clients refused for want of memory.", |s| s.refused_memory),
+    (
+        "corecast_refused_early_total",
+        "counter",
+        "Of these, those refused before their request was parsed.",
+        |s| s.refused_early,
+    ),
     ("corecast_handed_out_total", "counter", "Connections handed over to their owner shard.", |s| {
         s.handed_out
     }),
@@ -34,6 +44,12 @@ const PER_SHARD: &[PerShard] = &[
     ("corecast_received_bytes_total", "counter", "Bytes read from clients.", |s| s.received_bytes),
     ("corecast_polls_answered_total", "counter", "Polls answered.", |s| s.polls_answered),
     ("corecast_uplinks_total", "counter", "Data messages received from clients.", |s| s.uplinks),
+    (
+        "corecast_deferred_total",
+        "counter",
+        "Times that a client's frames beyond 64 waited for the next turn.",
+        |s| s.deferred,
+    ),
     ("corecast_pings_total", "counter", "Pings sent.", |s| s.pings),
     ("corecast_pongs_total", "counter", "Pongs received.", |s| s.pongs),
     ("corecast_blocked_connections", "gauge", "Connections whose socket refuses bytes now.", |s| s.blocked),
@@ -63,6 +79,10 @@ pub fn text(stats: &Stats) -> http::Answer {
     one("corecast_reloads_refused_total", "counter", "Reloads refused for a bad configuration.", refused);
     one("corecast_position", "gauge", "Sequence number of the newest push.", stats.position.seq);
     one("corecast_control_clients", "gauge", "Clients of the control socket now.", stats.control_clients);
+    let used = stats.memory_used_bytes;
+    one("corecast_memory_bytes", "gauge", "Memory in use, where a limit is kept; else 0.", used);
+    let limit = stats.memory_limit_bytes;
+    one("corecast_memory_limit_bytes", "gauge", "The limit that is nearest; 0 where there is none.", limit);
     one("corecast_draining", "gauge", "1 while the gateway drains.", u64::from(stats.draining));
     one("corecast_uptime_seconds", "gauge", "Seconds since start.", stats.uptime_s);
     head(&mut text, "corecast_info", "gauge", "The gateway's version and epoch.");
@@ -142,6 +162,8 @@ mod tests {
             busy: 1,
             reloads: 1,
             reloads_refused: 0,
+            memory_used_bytes: 3,
+            memory_limit_bytes: 4,
             control_clients: 1,
             shards,
         }

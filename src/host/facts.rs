@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::cgroup::CgroupLimits;
+use super::cgroup::{self, CgroupLimits};
+use super::marks::Reading;
 use super::need::KERNEL_BYTES;
 use crate::fatal::{self, Explanation};
 
@@ -110,7 +111,7 @@ impl Facts {
             memory_available_bytes: available.filter(|&bytes| bytes > 0).map(|bytes| bytes + held),
             cgroup: fs::read_to_string(format!("{process}/cgroup"))
                 .ok()
-                .map(|cgroups| CgroupLimits::read(Path::new("/sys/fs/cgroup"), &cgroups)),
+                .map(|cgroups| CgroupLimits::read(Path::new(cgroup::MOUNT), &cgroups)),
             cpus: field(&status, "Cpus_allowed_list:").and_then(cpus_listed),
             cores: sysinfo::System::physical_core_count().ok().map(|cores| cores as u64),
             cpus_online: cpus_listed(&text("/sys/devices/system/cpu/online")),
@@ -161,13 +162,34 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
+/// This process's memory beside the limit that is nearest: that of a cgroup, or `max_bytes` where that is not 0.
+/// `None` where there is neither.
+///
+/// Against `max_bytes` counts what the process's cgroup holds, where it is alone in it as a service is; elsewhere
+/// its pages, and for each of `sockets` what an idle one costs the kernel.
+pub fn memory(max_bytes: u64, sockets: u64) -> Option<Reading> {
+    let (mount, cgroups) = (Path::new(cgroup::MOUNT), text("/proc/self/cgroup"));
+    let by_cgroup = cgroup::memory(mount, &cgroups);
+    let by_configuration = (max_bytes > 0).then(|| {
+        let alone = cgroup::own_memory(mount, &cgroups, std::process::id());
+        let used_bytes =
+            alone.unwrap_or_else(|| resident_bytes(&text("/proc/self/status")) + sockets * KERNEL_BYTES);
+        Reading { used_bytes, limit_bytes: max_bytes }
+    });
+    by_cgroup.into_iter().chain(by_configuration).max_by_key(|reading| reading.percent())
+}
+
+/// Pages of a process, from its `/proc/PID/status`.
+fn resident_bytes(status: &str) -> u64 {
+    let resident = field(status, "VmRSS:").and_then(|text| text.strip_suffix("kB"));
+    resident.and_then(|kib| kib.trim().parse().ok()).map_or(0, |kib: u64| kib * 1024)
+}
+
 /// What a process holds: its pages, and about as much of the kernel as its descriptors would if all were
 /// clients. Another user than its own or root sees no descriptors.
 fn held_bytes(process: &str, status: &str) -> u64 {
-    let resident = field(status, "VmRSS:").and_then(|text| text.strip_suffix("kB"));
-    let resident_kib: u64 = resident.and_then(|kib| kib.trim().parse().ok()).unwrap_or(0);
     let descriptors = fs::read_dir(format!("{process}/fd")).map_or(0, |entries| entries.count() as u64);
-    resident_kib * 1024 + descriptors * KERNEL_BYTES
+    resident_bytes(status) + descriptors * KERNEL_BYTES
 }
 
 /// How many there are in `0-3,8`.

@@ -89,15 +89,22 @@ impl Need {
         PROGRAM_BYTES + self.shards.saturating_mul(self.history_bytes)
     }
 
-    /// Threads: two for each executor (shards and control), main and signals. Counted in /proc.
+    /// Threads: two for each executor (shards and control), main, signals and memory. Counted in /proc.
     pub fn threads(&self) -> u64 {
-        2 * (self.shards + 1) + 2
+        2 * (self.shards + 1) + 3
     }
 }
 
 /// Descriptors that a gateway with this limit keeps for everything that is not a client.
 pub fn descriptors_reserved(limit: u64) -> u64 {
     DESCRIPTORS_RESERVED_MIN.max(limit / 100)
+}
+
+/// Descriptors that the gateway itself has open, each client of the control socket included: counted in /proc,
+/// 8 for a shard with one listener and 16 for the rest, and as many again of both for what opens files for a while.
+pub fn descriptors_of_gateway(shards: u64, listeners_per_shard: u64, control_clients: u64) -> u64 {
+    let for_shards = shards.saturating_mul(7 + listeners_per_shard.max(1));
+    for_shards + control_clients + 32
 }
 
 /// The least descriptor limit that leaves room for `clients`.

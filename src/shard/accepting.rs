@@ -46,6 +46,7 @@ impl Shard {
 
     /// Backs off, so that a full descriptor table does not become a busy loop.
     pub(super) fn accept_failed(&mut self, listener: u16, error: &std::io::Error) {
+        let errors = self.stats.accept_errors;
         self.stats.accept_errors += 1;
         let number = usize::from(listener);
         if error.raw_os_error() == Some(libc::ECONNABORTED) {
@@ -55,11 +56,12 @@ impl Shard {
         let before = self.listeners[number].retry;
         let wait = before.map_or(RETRY_MIN, |retry| (retry.wait * 2).min(RETRY_MAX));
         self.listeners[number].retry = Some(Retry { at: self.clock.now() + wait, wait, armed: false });
-        if before.is_none() {
+        // Rule 8: each accept that succeeds in between would make the next error a first one.
+        if before.is_none() && (errors == 0 || errors.is_power_of_two()) {
             let (open, limit) = (self.table.used(), self.settings.connections_max);
             tracing::warn!(
                 shard = self.number,
-                "cannot accept: {error}; {open} connections open here, limits.connections is {limit}; \
+                "cannot accept: {error}, {errors} times before; {open} connections open here, limits.connections is {limit}; \
                  trying again every {RETRY_MAX:?} at most"
             );
         }

@@ -8,6 +8,14 @@ use super::clock::spread;
 use super::conn::flag;
 use crate::wire::close::Refusal;
 
+/// What a client takes of the bucket, in thousandths of a connect: one that comes back from a position of ours
+/// half of what a new one does. It was let in once, and the longer it is kept waiting the more it has to be
+/// sent again; so after a break in the network those who were here are back before those who were not.
+pub(super) const NEW: u64 = 1000;
+pub(super) const RETURNING: u64 = 500;
+/// Delays told to those who are refused are 1 to so many seconds.
+pub(super) const RETRY_AFTER_S: u32 = 8;
+
 /// `limits.connects_per_second` as a token bucket with a burst of two seconds.
 #[derive(Debug)]
 pub(super) struct ConnectRate {
@@ -32,25 +40,33 @@ impl ConnectRate {
         }
     }
 
-    pub(super) fn take(&mut self, now_ms: u32) -> bool {
+    /// Whether there is enough for a client of this price.
+    pub(super) fn has(&mut self, price: u64, now_ms: u32) -> bool {
         let elapsed_ms = u64::from(now_ms.wrapping_sub(self.filled_ms));
         self.filled_ms = now_ms;
         self.tokens = (self.tokens + elapsed_ms * self.per_second).min(self.per_second * 2000);
-        if self.per_second > 0 && self.tokens < 1000 {
-            return false;
-        }
-        self.tokens = self.tokens.saturating_sub(1000);
-        true
+        self.per_second == 0 || self.tokens >= price
+    }
+
+    /// Takes it.
+    pub(super) fn take(&mut self, price: u64) {
+        self.tokens = self.tokens.saturating_sub(price);
     }
 }
 
 impl Shard {
+    /// What a delay is spread by. Slots alone would not do: each of those who come one after the other may be
+    /// refused in the same one.
+    pub(super) fn delay_key(&self, index: u32) -> u32 {
+        index.rotate_left(16).wrapping_add(self.stats.accepted as u32)
+    }
+
     /// Counts the client against the limits of the whole gateway.
     pub(super) fn take_places(&mut self, index: u32) -> Result<(), Refusal> {
         let before = self.gate.established.fetch_add(1, Ordering::Relaxed);
         if before >= self.settings.connections_max {
             self.gate.established.fetch_sub(1, Ordering::Relaxed);
-            return Err(overloaded(index, "too many connections (limits.connections)"));
+            return Err(overloaded(self.delay_key(index), "too many connections (limits.connections)"));
         }
         if self.table[index].is(flag::COUNTED) {
             // Since an earlier poll on this connection.
@@ -72,9 +88,12 @@ impl Shard {
     }
 }
 
-/// Spread by the slot, so that those refused together do not come back together.
-pub(super) fn overloaded(index: u32, why: &'static str) -> Refusal {
-    Refusal { retry_after_s: Some(1 + spread(index, 8)), ..Refusal::new(503, "overloaded", why) }
+/// Spread by `delay_key`, so that those refused together do not come back together.
+pub(super) fn overloaded(delay_key: u32, why: &'static str) -> Refusal {
+    Refusal {
+        retry_after_s: Some(1 + spread(delay_key, RETRY_AFTER_S)),
+        ..Refusal::new(503, "overloaded", why)
+    }
 }
 
 /// One address's connections over all shards.

@@ -15,7 +15,7 @@ use crate::ring::{GENERATION_MASK, Token};
 use crate::stats::CloseReason;
 use crate::wire::origin::OriginId;
 use crate::wire::session::Transport;
-use crate::wire::websocket::Decoder;
+use crate::wire::websocket::{Decoder, is_pong};
 
 /// No slot, no name, no topic.
 pub const NONE: u32 = u32::MAX;
@@ -125,6 +125,8 @@ pub struct Rare {
     pub head: Vec<u8>,
     /// An incomplete frame or message.
     pub decoder: Option<Decoder>,
+    /// Frames beyond what is heard in one turn: a client that has some is not received from.
+    pub unheard: Vec<u8>,
     /// Frames of its own (replies, the rest of a frame that was begun), before anything of the tape.
     pub outbox: VecDeque<Bytes>,
     /// Bytes in `outbox`.
@@ -168,6 +170,7 @@ impl Rare {
     pub fn is_empty(&self) -> bool {
         self.head.is_empty()
             && self.decoder.is_none()
+            && self.unheard.is_empty()
             && self.outbox.is_empty()
             && self.topics.is_empty()
             && self.replays.is_empty()
@@ -183,6 +186,20 @@ impl Rare {
     pub fn queue(&mut self, frame: Bytes) {
         self.outbox_bytes += frame.len();
         self.outbox.push_back(frame);
+    }
+
+    /// Of the pongs among the frames from number `from` on, keeps the newest (RFC 6455 5.5.3). The first frame
+    /// may have been begun, and is not to be among them.
+    pub fn coalesce_pongs(&mut self, from: usize) {
+        let pongs = self.outbox.iter().skip(from).filter(|frame| is_pong(frame)).count();
+        let (mut number, mut older, mut bytes) = (0, pongs.saturating_sub(1), 0);
+        self.outbox.retain(|frame| {
+            let drop = number >= from && older > 0 && is_pong(frame);
+            (number, older) = (number + 1, older - usize::from(drop));
+            bytes += if drop { frame.len() } else { 0 };
+            !drop
+        });
+        self.outbox_bytes -= bytes;
     }
 }
 
@@ -253,6 +270,11 @@ impl Slot {
     /// Whether octets of a request are kept.
     pub fn has_head(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| !rare.head.is_empty())
+    }
+
+    /// Whether frames wait to be heard.
+    pub fn has_unheard(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.unheard.is_empty())
     }
 
     /// Whether frames of its own wait.

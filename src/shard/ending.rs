@@ -8,11 +8,13 @@
 use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::net::{Shutdown, sockopt};
 
 use super::Shard;
+use super::clock::Tick;
 use super::conn::{NONE, State, flag};
 use super::mailbox::{Happening, Reply, Report, event_mask};
 use super::outlook::form_of;
@@ -24,6 +26,8 @@ use crate::wire::{envelope, event_stream, websocket};
 
 /// Slots told to leave in one turn of a drain.
 const LEAVING_PER_TURN: u32 = 1024;
+/// How long a shard that ends waits for the requests of those it has just accepted.
+const LATE: Duration = Duration::from_millis(100);
 
 /// A drain that is being told to the clients.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +82,7 @@ impl Shard {
         let rare = slot.rare();
         rare.head = Vec::new();
         rare.decoder = None;
+        rare.unheard = Vec::new();
         rare.message_deadline = None;
         rare.replays.clear();
         rare.ended = Some(reason);
@@ -165,7 +170,7 @@ impl Shard {
 
     /// Lets go at a deadline: what the kernel still holds for the peer is dropped with it.
     pub(super) fn abort(&mut self, index: u32) {
-        let _ = sockopt::set_socket_linger(self.table[index].socket(), Some(std::time::Duration::ZERO));
+        let _ = sockopt::set_socket_linger(self.table[index].socket(), Some(Duration::ZERO));
         self.drop_connection(index);
     }
 
@@ -278,6 +283,32 @@ impl Shard {
         frames.into_iter().for_each(|frame| self.queue(index, frame));
     }
 
+    /// Has those who were accepted after the last look told `draining`, as everybody before them was: their request
+    /// comes at once, or never. Nobody is accepted any more.
+    pub(super) async fn answer_the_late(&mut self) {
+        for number in 0..self.listeners.len() {
+            self.ring.cancel_accept(number as u16);
+        }
+        let by = Instant::now() + LATE;
+        loop {
+            self.clock.advance(Instant::now());
+            self.collect();
+            self.receive();
+            self.send();
+            if Instant::now() >= by || !(0..self.table.slots()).any(|index| self.is_late(index)) {
+                return;
+            }
+            glommio::timer::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Whether it has come a moment ago and not asked for anything yet.
+    fn is_late(&self, index: u32) -> bool {
+        let slot = &self.table[index];
+        let new = slot.state == State::Handshake && !slot.is(flag::SERVED);
+        new && self.clock.tick().since(slot.opened) < Tick::count(LATE)
+    }
+
     /// Closes everything at once and reports the end of this shard.
     pub(super) fn close_all(&mut self) {
         for index in 0..self.table.slots() {
@@ -290,9 +321,6 @@ impl Shard {
                 }
             }
             self.drop_connection(index);
-        }
-        for number in 0..self.listeners.len() {
-            self.ring.cancel_accept(number as u16);
         }
         self.ring.collect();
         let _ = self.reports.send(Report::Stopped);

@@ -254,6 +254,17 @@ pub struct Gate {
     pub last_seq: AtomicU64,
     /// New clients are refused with `draining`.
     pub draining: AtomicBool,
+    /// Memory in use and its limit when it was last looked at, in bytes; 0 where nothing limits it.
+    pub memory_used_bytes: AtomicU64,
+    /// See `memory_used_bytes`.
+    pub memory_limit_bytes: AtomicU64,
+    /// New clients are refused with `overloaded`: memory is short.
+    pub memory_short: AtomicBool,
+    /// How often the shards were told to cut those furthest behind, and how many bytes they are to free by it,
+    /// all together. The bytes are stored first.
+    pub cuts_told: AtomicU64,
+    /// See `cuts_told`.
+    pub cut_bytes: AtomicU64,
     /// Established clients over all shards, against `limits.connections`.
     pub established: AtomicU64,
     /// Client sockets open over all shards, handshakes included.

@@ -2,9 +2,10 @@
 //!
 //! A shard shares nothing (design section 2): plain fields of one struct on one thread. Its life is the
 //! loop in `run`, a loop of batches. This file performs no protocol: `accepting` takes sockets, `opening`
-//! makes them clients where `admission` has a place, `receiving` hears them, `polling` holds those that poll,
-//! `delivery` takes letters from control, `sending` writes what `outlook` gathers, `sweeping` keeps time,
-//! `ending` lets go, `adopting` takes over other settings.
+//! makes them clients where `admission` has a place, `refusing` turns the others away, `receiving` hears them,
+//! `polling` holds those that poll, `delivery` takes letters from control, `sending` writes what `outlook` gathers,
+//! `sweeping` keeps time, `shedding` cuts those furthest behind when memory is short, `ending` lets go,
+//! `adopting` takes over other settings.
 
 mod accepting;
 mod admission;
@@ -19,8 +20,10 @@ mod opening;
 mod outlook;
 mod polling;
 mod receiving;
+mod refusing;
 mod sending;
 mod settings;
+mod shedding;
 mod sweeping;
 pub mod tape;
 pub mod topics;
@@ -108,6 +111,12 @@ pub struct Shard {
     receiver: receiving::Receiver,
     sender: sending::Sender,
     connects: admission::ConnectRate,
+    /// To be told at the end of the batch that is being received, with the number of their delay.
+    refusals: Vec<(u32, refusing::Shortage, u32)>,
+    /// `5e9f7cd8-`, as positions of this gateway begin.
+    epoch_text: [u8; 9],
+    /// How often those furthest behind were cut: `Gate::cuts_told`.
+    cuts_done: u64,
     draining: Option<ending::Drain>,
     stopped: bool,
     stats: ShardStats,
@@ -130,6 +139,8 @@ impl Shard {
             receiver: receiving::Receiver::new(),
             sender: sending::Sender::default(),
             connects: admission::ConnectRate::new(settings.connects_per_second),
+            refusals: Vec::new(),
+            epoch_text: epoch_text(epoch),
             stats: ShardStats { shard: number, ..ShardStats::default() },
             number,
             epoch,
@@ -150,6 +161,7 @@ impl Shard {
             needed_after: u64::MAX,
             unsent_bytes: 0,
             needed_after_next: u64::MAX,
+            cuts_done: 0,
             draining: None,
             stopped: false,
         };
@@ -164,6 +176,7 @@ impl Shard {
             self.turn(Instant::now());
             self.rest(&alarm).await;
         }
+        self.answer_the_late().await;
         self.close_all();
         Ok(())
     }
@@ -263,4 +276,10 @@ impl Shard {
         // Control has gone only when the gateway ends.
         let _ = self.reports.send(Report::Event(event));
     }
+}
+
+/// How positions of epoch `epoch` begin.
+fn epoch_text(epoch: u32) -> [u8; 9] {
+    let text = Position { epoch, seq: 0 }.to_string();
+    text.as_bytes()[..9].try_into().expect("8 digits and a dash")
 }

@@ -112,7 +112,7 @@ impl Shard {
     /// Spread over the drain, as are the delays of those that are told to come back.
     fn draining(&self, index: u32) -> Refusal {
         let refusal = Refusal::new(503, "draining", "the gateway is about to restart");
-        Refusal { retry_after_s: Some(1 + spread(index, self.drain_within_s())), ..refusal }
+        Refusal { retry_after_s: Some(1 + spread(self.delay_key(index), self.drain_within_s())), ..refusal }
     }
 
     /// Lets the client in, here or at its owner. True if it is established here.
@@ -123,9 +123,8 @@ impl Shard {
         }
         // Another request of one that was let in: those who poll all the time are no rush of new ones.
         let served = self.table[index].is(flag::SERVED);
-        if !served && !self.connects.take(self.clock.ms()) {
-            let why = "too many new connections at once (limits.connects_per_second)";
-            self.refuse_opening(index, &opening, overloaded(index, why));
+        if !served && let Err(refusal) = self.take_turn(opening.since) {
+            self.refuse_opening(index, &opening, refusal);
             return false;
         }
         let owner = opening.user.as_ref().map_or(self.number, |user| self.owner.shard_of(user));
@@ -140,7 +139,7 @@ impl Shard {
         if let Err(returned) = self.peers[usize::from(owner)].hand_over(handover) {
             self.stats.handed_out -= 1;
             let index = self.table.insert(returned.socket, self.clock.tick());
-            let refusal = overloaded(index, "the shard of this user is overloaded");
+            let refusal = overloaded(self.delay_key(index), "the shard of this user is overloaded");
             self.refuse_opening(index, &returned.opening, refusal);
         }
         false

@@ -25,6 +25,12 @@ use crate::wire::websocket::{self, Decoder, Event};
 const AREA_BYTES: usize = 128 * 1024;
 /// Receives in one batch.
 const SLICES: usize = 64;
+/// Frames of one client heard in one turn. Those behind them wait for the next, so that a client that sends
+/// thousands at once holds nobody up.
+const FRAMES_PER_TURN: usize = 64;
+/// Octets received at once from a WebSocket, beyond those that the frame which has begun lacks: as many may
+/// have to wait unheard.
+const FRAMES_BYTES: usize = 4096;
 
 const _: () = assert!(SLICES <= BATCH_MAX);
 
@@ -34,6 +40,8 @@ pub(super) struct Receiver {
     area: Vec<u8>,
     /// Who, and how many octets at most.
     batch: Vec<(u32, usize)>,
+    /// Who has frames that wait to be heard, and is not received from.
+    waiting: Vec<u32>,
     received: Vec<std::io::Result<usize>>,
 }
 
@@ -41,7 +49,8 @@ impl Receiver {
     pub(super) fn new() -> Self {
         // Not zero: zeroed memory comes without its pages, and these are there before the first client is.
         let area = vec![0xff; AREA_BYTES];
-        Self { area, batch: Vec::with_capacity(SLICES), received: Vec::with_capacity(SLICES) }
+        let (batch, received) = (Vec::with_capacity(SLICES), Vec::with_capacity(SLICES));
+        Self { area, batch, waiting: Vec::with_capacity(SLICES), received }
     }
 }
 
@@ -101,11 +110,16 @@ impl Shard {
 
     fn receive_batch(&mut self, count: usize) {
         let mut batch = std::mem::take(&mut self.receiver.batch);
+        let mut waiting = std::mem::take(&mut self.receiver.waiting);
         for index in self.readable.drain(..count) {
             let slot = &mut self.table[index];
             // A slot may stand here twice when it was freed and used again: read it once.
             if slot.is(flag::READABLE) && slot.state != State::Free && !slot.is(flag::PAUSED) {
                 slot.clear(flag::READABLE);
+                if slot.has_unheard() {
+                    waiting.push(index);
+                    continue;
+                }
                 let room = room(slot, self.settings.head.head_bytes_max);
                 batch.push((index, room));
             }
@@ -123,7 +137,10 @@ impl Shard {
             self.received(index, &mut slice[..room.min(slice_bytes)], result);
         }
         batch.clear();
+        self.send_refusals();
+        waiting.drain(..).for_each(|index| self.hear_on(index));
         self.receiver.batch = batch;
+        self.receiver.waiting = waiting;
         self.receiver.area = area;
         self.receiver.received = received;
     }
@@ -137,6 +154,10 @@ impl Shard {
             Ok(0) => self.peer_ended(index),
             Ok(count) => {
                 self.stats.received_bytes += count as u64;
+                // A full slice may not be all of it.
+                if count < slice.len() && self.refuse_early(index, &slice[..count]) {
+                    return;
+                }
                 let generation = self.table[index].generation;
                 self.hear(index, &mut slice[..count]);
                 // What was heard may have ended the connection, and its slot may be free.
@@ -188,15 +209,32 @@ impl Shard {
         self.table[index].set(flag::PAUSED);
     }
 
-    /// Feeds octets to the client's decoder and does what comes out.
+    /// Hears what waited since the turn before.
+    fn hear_on(&mut self, index: u32) {
+        // Letters that another client of this batch had us take may have ended it.
+        let Some(rare) = self.table[index].rare.as_mut() else { return };
+        let mut unheard = std::mem::take(&mut rare.unheard);
+        let generation = self.table[index].generation;
+        self.hear(index, &mut unheard);
+        if self.table[index].generation == generation && self.table[index].state != State::Free {
+            // What came meanwhile was told of while it was not received.
+            self.want_read(index);
+        }
+    }
+
+    /// Feeds octets to the client's decoder and does what comes out, for as many frames as a turn has.
     fn hear_frames(&mut self, index: u32, mut input: &mut [u8]) {
         let slot = &mut self.table[index];
         slot.clear(flag::PINGED);
         let kept = slot.rare.as_mut().and_then(|rare| rare.decoder.take());
+        let queued_before = slot.rare.as_ref().map_or(0, |rare| rare.outbox.len());
         let mut decoder = kept.unwrap_or_default();
         let echo = slot.transport == Transport::WebSocketEcho;
         let limits = *self.settings.message_limits(echo);
-        while !input.is_empty() {
+        for _ in 0..FRAMES_PER_TURN {
+            if input.is_empty() {
+                break;
+            }
             match decoder.handle_bytes(input, &limits) {
                 Err(error) => return self.protocol_error(index, error),
                 Ok((used, event)) => {
@@ -209,6 +247,19 @@ impl Shard {
             }
         }
         self.keep_decoder(index, decoder);
+        if !input.is_empty() {
+            self.keep_unheard(index, input, queued_before);
+        }
+    }
+
+    /// Keeps frames for the next turn. Whoever sends so many at once gets one pong a turn: frames from number
+    /// `queued_before` on were queued in this one.
+    fn keep_unheard(&mut self, index: u32, input: &[u8], queued_before: usize) {
+        self.stats.deferred += 1;
+        let rare = self.table[index].rare();
+        rare.unheard.extend_from_slice(input);
+        rare.coalesce_pongs(queued_before);
+        self.want_read(index);
     }
 
     fn keep_decoder(&mut self, index: u32, decoder: Decoder) {
@@ -243,6 +294,11 @@ impl Shard {
             Event::Binary(payload) => self.heard_message(index, Kind::Binary, payload),
             Event::Ping(_) => {
                 self.queue(index, event.reply().unwrap_or_default());
+                if self.table[index].is(flag::BLOCKED) {
+                    // It takes no more for now: one pong waits, and not one a ping.
+                    let rare = self.table[index].rare();
+                    rare.coalesce_pongs(rare.outbox.len().saturating_sub(2).max(1));
+                }
                 self.still_heard(index)
             }
             Event::Pong => {
@@ -431,16 +487,19 @@ enum Heard {
 }
 
 /// Octets to take from `slot` at once. What a request head is kept in has a bound, and what is sent behind a
-/// poll must not grow past it while the poll is held.
+/// poll must not grow past it while the poll is held; what a turn does not hear of a WebSocket has one, too.
 fn room(slot: &Slot, head_bytes_max: usize) -> usize {
-    let keeps = match slot.state {
-        State::Handshake => true,
-        State::Open => slot.transport == Transport::LongPoll,
-        State::Closing | State::Free => false,
-    };
-    if !keeps {
-        return usize::MAX;
+    let rare = slot.rare.as_ref();
+    match slot.state {
+        State::Open if slot.transport == Transport::EventStream => usize::MAX,
+        State::Open if slot.transport != Transport::LongPoll => {
+            let decoder = rare.and_then(|rare| rare.decoder.as_ref());
+            FRAMES_BYTES + decoder.map_or(0, Decoder::lacking_bytes)
+        }
+        State::Handshake | State::Open => {
+            let kept = rare.map_or(0, |rare| rare.head.len());
+            head_bytes_max.saturating_sub(kept).max(1)
+        }
+        State::Closing | State::Free => usize::MAX,
     }
-    let kept = slot.rare.as_ref().map_or(0, |rare| rare.head.len());
-    head_bytes_max.saturating_sub(kept).max(1)
 }

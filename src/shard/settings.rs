@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::clock::Tick;
+use super::refusing::Answers;
 use super::tape::TapeLimits;
 use crate::config::{Config, Timeouts};
 use crate::wire::origin::Origins;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub(super) connections_per_address_max: u32,
     pub(super) trusted: Vec<ipnet::IpNet>,
     pub(super) connects_per_second: u32,
+    /// Early refusals, ready to be sent.
+    pub(super) answers: Answers,
     pub(super) uplinks_per_second: u32,
     pub(super) timeouts: Timeouts,
     pub(super) handshake_ticks: u32,
@@ -94,6 +97,7 @@ impl Settings {
             sockets_max: room.sockets_max,
             connections_per_address_max: limits.connections_per_address,
             trusted: limits.trusted.clone(),
+            answers: Answers::new(&origins),
             connects_per_second: limits.connects_per_second,
             uplinks_per_second: limits.uplinks_per_second,
             handshake_ticks: Tick::count(timeouts.handshake),

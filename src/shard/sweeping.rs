@@ -16,6 +16,7 @@ impl Shard {
     pub(super) fn keep_time(&mut self) {
         self.retry_listeners();
         self.tell_clients_to_leave();
+        self.cut_if_told();
         let Some((slice, last)) = self.sweep.slice(self.clock.now(), self.table.slots()) else { return };
         for index in slice {
             self.look_at(index);

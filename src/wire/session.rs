@@ -125,6 +125,23 @@ pub fn route(request: &Request<'_>, policy: &Policy) -> Result<Route, Refusal> {
     }
 }
 
+/// Whether `input` is one whole request of a client, by its first and last octets alone: for who is refused
+/// whatever else it says.
+pub fn is_whole_opening(input: &[u8]) -> bool {
+    const BEGINNINGS: [&[u8]; 4] = [b"GET /ws", b"GET /sse", b"GET /poll", b"GET /echo"];
+    let begins = |beginning: &&[u8]| {
+        let behind = input.strip_prefix(*beginning).and_then(<[u8]>::first);
+        behind.is_some_and(|octet| b"? ".contains(octet))
+    };
+    input.ends_with(b"\r\n\r\n") && BEGINNINGS.iter().any(begins)
+}
+
+/// Whether this head may name the origin of a page.
+pub fn names_origin(head: &[u8]) -> bool {
+    const ORIGIN: &[u8] = b"\norigin:";
+    head.windows(ORIGIN.len()).any(|octets| octets.eq_ignore_ascii_case(ORIGIN))
+}
+
 /// What pages of other origins may ask for, too.
 fn route_page(request: &Request<'_>, policy: &Policy, origin: Option<OriginId>) -> Result<Route, Refusal> {
     check_method(request, "GET, OPTIONS")?;

@@ -34,6 +34,7 @@ socket_send_bytes = 4096
 connections = 1
 connections_per_address = 1
 trusted = ["10.0.0.0/8"]
+memory = "1GiB"
 connects_per_second = 1
 uplinks_per_second = 1
 [timeouts]

@@ -136,6 +136,47 @@ fn contract_2_retry_after_is_within_the_time_that_the_drain_was_given() {
 }
 
 #[test]
+fn issue_6_those_refused_one_after_the_other_during_a_drain_are_spread_over_it() {
+    let mut gateway = Gateway::start(&["shards=1", "timeouts.drain=60s", "timeouts.close=60s"]);
+    let mut stays = gateway.raw("user=a");
+    gateway.signal(Signal::TERM);
+    assert_eq!(stays.next().opcode, CLOSE);
+    let refused = (0..30).map(|_| {
+        let mut stream = connect(gateway.address, None, None);
+        stream.write_all(upgrade("/ws", "").as_bytes()).unwrap();
+        let refused = WebSocket::opened(stream).err().expect("a refusal");
+        refused.header("retry-after").unwrap().parse::<u32>().unwrap()
+    });
+    let seconds: HashSet<u32> = refused.collect();
+    assert!(seconds.iter().all(|seconds| (1..=60).contains(seconds)) && seconds.len() > 20, "{seconds:?}");
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.ended().code(), Some(0));
+}
+
+#[test]
+fn issue_6_drain_as_json_tells_progress_a_line_and_who_does_not_go_is_cut_at_the_end() {
+    let mut gateway = Gateway::start(&["timeouts.close=60s"]);
+    let mut goes = gateway.raw("user=a");
+    // Reads why, and stays.
+    let mut stays = gateway.raw("user=b");
+    let mut drain = gateway.cli_command(&["drain", "--within", "1s", "--json"]);
+    let drain = drain.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    delay_ms(&goes.closed());
+    assert_eq!(stays.next().opcode, CLOSE);
+    let output = drain.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let progress: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let left: Vec<u64> = progress.iter().map(|line| line["connections"].as_u64().unwrap()).collect();
+    assert!(left.is_sorted_by(|earlier, later| earlier >= later), "{left:?}");
+    assert!(left.len() > 3 && left.contains(&1) && left.last() == Some(&0), "{left:?}");
+    let took_ms = progress.last().unwrap()["elapsed_ms"].as_u64().unwrap();
+    assert!((1000..8000).contains(&took_ms), "{took_ms}");
+    assert!(stays.try_frame().is_none(), "it is cut");
+    assert_eq!(gateway.ended().code(), Some(0));
+}
+
+#[test]
 fn contract_2_who_does_not_answer_the_close_is_cut_at_the_end_of_the_drain() {
     let mut gateway = Gateway::start(&["timeouts.drain=300ms", "timeouts.close=60s"]);
     let mut client = gateway.raw("user=a");

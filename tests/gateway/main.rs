@@ -6,6 +6,7 @@
 mod cli;
 mod control;
 mod demo;
+mod descriptors;
 mod drain;
 mod echo;
 mod event_streams;
@@ -15,6 +16,7 @@ mod heartbeat;
 mod http;
 mod json;
 mod limits;
+mod memory;
 mod poll_connections;
 mod polls;
 mod push;

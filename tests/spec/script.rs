@@ -134,7 +134,7 @@ impl Server {
                 Some(Event::Pong) => outcomes.push(Outcome::Pong),
                 Some(Event::Ping(_)) => {}
                 Some(Event::Close { .. }) => self.ended = true,
-                None => assert_eq!(taken, rest.len(), "no event, and yet input is left"),
+                None => assert!(taken > 0, "input is left, and nothing is taken"),
             }
             outcomes.extend(reply.map(|frame| Outcome::Server(frame.to_vec())));
             if self.ended {

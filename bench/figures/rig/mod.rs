@@ -3,12 +3,13 @@
 //! Everything here runs in processes of its own, because one process may hold 20,000 descriptors and
 //! because only a whole process can be charged for its CPU and memory: `receiver` is the client side
 //! (a worker of corecast-bench: thousands of connections, one thread), `baseline` the bare server that the gateway is
-//! compared with, `lone_shard` a shard turned by hand, whose heap is watched. `process` starts and ends them
+//! compared with, `crowd` clients that may be refused, `lone_shard` a shard turned by hand, whose heap is watched. `process` starts and ends them
 //! and the gateway; `pusher` keeps many pushes in flight. Nothing here knows a figure or its goal: next,
 //! `figures`.
 
 pub mod audience;
 pub mod baseline;
+pub mod crowd;
 pub mod lone_shard;
 pub mod process;
 pub mod pusher;

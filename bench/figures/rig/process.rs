@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
-use super::{Outcome, baseline, lone_shard};
+use super::{Outcome, baseline, crowd, lone_shard};
 use crate::{Failure, cpu};
 
 /// What this program does when it was started by itself.
@@ -30,6 +30,8 @@ pub enum Role {
     Baseline,
     /// `lone_shard::run`
     LoneShard,
+    /// `crowd::run`
+    Crowd,
 }
 
 impl Role {
@@ -37,6 +39,7 @@ impl Role {
         match self {
             Role::Baseline => "baseline",
             Role::LoneShard => "lone-shard",
+            Role::Crowd => "crowd",
         }
     }
 
@@ -46,6 +49,7 @@ impl Role {
         match self {
             Role::Baseline => baseline::run(),
             Role::LoneShard => lone_shard::run(),
+            Role::Crowd => crowd::run(),
         }
     }
 }
@@ -154,9 +158,18 @@ impl Gateway {
     /// The program is the one that Cargo built for this benchmark; `CORECAST_BENCH_GATEWAY` names
     /// another, an older build to compare with.
     pub fn start(settings: Settings) -> Outcome<Self> {
+        Self::start_with(&configuration(settings, 0))
+    }
+
+    /// One that lets in a client a second, after the first two.
+    pub fn start_refusing(settings: Settings) -> Outcome<Self> {
+        Self::start_with(&configuration(settings, 1))
+    }
+
+    fn start_with(configuration: &str) -> Outcome<Self> {
         let directory = TempDir::with_prefix("corecast-bench-")?;
         let config = directory.path().join("corecast.toml");
-        fs::write(&config, configuration(settings))?;
+        fs::write(&config, configuration)?;
         let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
         let log = File::create(directory.path().join("log"))?;
         let program = std::env::var_os("CORECAST_BENCH_GATEWAY");
@@ -229,12 +242,12 @@ impl Drop for Gateway {
     }
 }
 
-fn configuration(settings: Settings) -> String {
+fn configuration(settings: Settings, connects_per_second: u32) -> String {
     let Settings { shards, heartbeat_s } = settings;
-    // The connection rate is what is measured, so it is not limited; clients are gone before a stop,
+    // The connection rate is what is measured, so it is mostly not limited; clients are gone before a stop,
     // so a drain has nobody to wait for.
     format!(
-        "shards = {shards}\n\n[limits]\nconnects_per_second = 0\n\n\
+        "shards = {shards}\n\n[limits]\nconnects_per_second = {connects_per_second}\n\n\
          [timeouts]\nheartbeat = \"{heartbeat_s}s\"\ndrain = \"1s\"\n\n[log]\nlevel = \"warn\"\n"
     )
 }

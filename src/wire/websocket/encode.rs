@@ -54,6 +54,11 @@ pub fn encode_pong(payload: &[u8]) -> Bytes {
     encode_control(Opcode::Pong, &[payload])
 }
 
+/// Whether this whole frame of ours is a pong.
+pub fn is_pong(frame: &[u8]) -> bool {
+    frame.first() == Some(&(FIN | Opcode::Pong as u8))
+}
+
 fn encode_control(opcode: Opcode, parts: &[&[u8]]) -> Bytes {
     let payload_bytes = parts.iter().map(|part| part.len()).sum::<usize>();
     assert!(payload_bytes <= CONTROL_BYTES_MAX, "a control frame of {payload_bytes} bytes");

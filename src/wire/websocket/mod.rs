@@ -15,7 +15,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-pub use encode::{PING, encode_close, encode_message, encode_pong};
+pub use encode::{PING, encode_close, encode_message, encode_pong, is_pong};
 
 use self::frame::{CONTROL_BYTES_MAX, Frame, HEADER_BYTES_MAX, Opcode, Unfinished};
 use super::close::{ProtocolError, code};
@@ -132,10 +132,11 @@ impl Decoder {
         self.buffer.capacity()
     }
 
-    /// Takes octets from the front of `input` (unmasking in place) until one event is complete.
+    /// Takes octets from the front of `input` (unmasking in place), of one frame at most: how many frames of a
+    /// client are heard at once is the caller's to say.
     ///
-    /// Gives how many octets were taken, and the event. `None` means that all input was taken and more
-    /// is needed. Call again with the rest until then.
+    /// Gives how many octets were taken, and the event that the frame completed. `None` means that its message
+    /// goes on, or that all input was taken and the frame is not complete. Call again with the rest.
     ///
     /// Errors: the first thing wrong, as early as it can be known: a length before its payload is
     /// read or anything allocated for it, UTF-8 at the octet that breaks it. The decoder is of no use after.
@@ -146,35 +147,38 @@ impl Decoder {
     ) -> Result<(usize, Option<Event<'a>>), ProtocolError> {
         let input_bytes = input.len();
         let mut rest = input;
-        loop {
-            let mut frame = match self.progress {
-                Progress::Payload(frame) => frame,
-                Progress::Header { octets, kept } => {
-                    let Some((frame, used)) = self.handle_header(octets, kept, rest, limits)? else {
-                        return Ok((input_bytes, None));
-                    };
-                    rest = &mut rest[used..];
-                    frame
-                }
-            };
-            let arrived = rest.len().min(frame.payload_bytes - frame.received_bytes);
-            let (payload, after) = rest.split_at_mut(arrived);
-            rest = after;
-            mask::unmask(payload, frame.key, frame.received_bytes);
-            if arrived == frame.payload_bytes && frame.fin && frame.opcode != Opcode::Continuation {
-                let event = self.finish_borrowed(frame.opcode, payload)?;
-                return Ok((input_bytes - rest.len(), Some(event)));
+        let mut frame = match self.progress {
+            Progress::Payload(frame) => frame,
+            Progress::Header { octets, kept } => {
+                let Some((frame, used)) = self.handle_header(octets, kept, rest, limits)? else {
+                    return Ok((input_bytes, None));
+                };
+                rest = &mut rest[used..];
+                frame
             }
-            self.keep(payload, &frame, limits)?;
-            frame.received_bytes += arrived;
-            if frame.received_bytes < frame.payload_bytes {
-                self.progress = Progress::Payload(frame);
-                return Ok((input_bytes, None));
-            }
-            self.progress = Progress::default();
-            if let Some(event) = self.finish_kept(&frame)? {
-                return Ok((input_bytes - rest.len(), Some(event)));
-            }
+        };
+        let arrived = rest.len().min(frame.payload_bytes - frame.received_bytes);
+        let (payload, after) = rest.split_at_mut(arrived);
+        let used = input_bytes - after.len();
+        mask::unmask(payload, frame.key, frame.received_bytes);
+        if arrived == frame.payload_bytes && frame.fin && frame.opcode != Opcode::Continuation {
+            return Ok((used, Some(self.finish_borrowed(frame.opcode, payload)?)));
+        }
+        self.keep(payload, &frame, limits)?;
+        frame.received_bytes += arrived;
+        if frame.received_bytes < frame.payload_bytes {
+            self.progress = Progress::Payload(frame);
+            return Ok((used, None));
+        }
+        self.progress = Progress::default();
+        Ok((used, self.finish_kept(&frame)?))
+    }
+
+    /// Octets that the frame which has begun still lacks; 0 between frames and in a header.
+    pub fn lacking_bytes(&self) -> usize {
+        match &self.progress {
+            Progress::Payload(frame) => frame.payload_bytes - frame.received_bytes,
+            Progress::Header { .. } => 0,
         }
     }
 

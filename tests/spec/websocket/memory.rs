@@ -48,6 +48,27 @@ fn design_5_a_payload_that_arrives_whole_behind_its_header_is_borrowed_too() {
 }
 
 #[test]
+fn issue_6_one_call_takes_one_frame_at_most_and_says_what_a_frame_that_has_begun_still_lacks() {
+    let frames = [
+        text("a").not_final().masked(KEY),
+        ping(b"between").masked(KEY),
+        continuation(b"").not_final().masked(KEY),
+        continuation(b"bc").masked(KEY),
+    ];
+    let mut octets = frames.concat();
+    let (mut decoder, mut rest) = (Decoder::new(), &mut octets[..]);
+    for (frame, completes) in frames.iter().zip([false, true, false, true]) {
+        let (taken, event) = decoder.handle_bytes(rest, &LIMITS).expect("valid");
+        assert_eq!((taken, event.is_some(), decoder.lacking_bytes()), (frame.len(), completes, 0));
+        rest = &mut rest[taken..];
+    }
+    // 8 octets of header, 100 of 300.
+    let mut octets = binary(&[1; 300]).masked(KEY);
+    assert_eq!(decoder.handle_bytes(&mut octets[..108], &LIMITS), Ok((108, None)));
+    assert_eq!(decoder.lacking_bytes(), 200);
+}
+
+#[test]
 fn design_5_the_decoder_is_idle_exactly_between_messages() {
     let message =
         [text("a").not_final().masked(KEY), ping(b"between").masked(KEY), continuation(b"b").masked(KEY)]
