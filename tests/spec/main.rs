@@ -8,5 +8,6 @@ mod request_hostile;
 mod script;
 mod sequencer;
 mod session;
+mod token;
 mod websocket;
 mod whatwg;
