@@ -331,8 +331,9 @@ impl KeyRing {
         self.keys.iter().filter(move |key| key.algorithm == algorithm).filter(named)
     }
 
-    /// The first that signs as well.
-    pub fn first_secret(&self) -> Option<&Key> {
-        self.keys.iter().find(|key| key.is_secret())
+    /// The first that signs as well, for `algorithm` where it matters.
+    pub fn first_secret(&self, algorithm: Option<Algorithm>) -> Option<&Key> {
+        let fits = |key: &&Key| algorithm.is_none_or(|algorithm| key.algorithm == algorithm);
+        self.keys.iter().filter(|key| key.is_secret()).find(fits)
     }
 }

@@ -12,12 +12,14 @@ pub mod topics;
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 pub use keys::{Algorithm, BadKey, Key, KeyRing};
 pub use tickets::{Ticket, TicketId, Tickets};
 pub use token::{BadToken, Rules, Verifier};
 pub use topics::Patterns;
 
-use crate::message::UserId;
+use crate::message::{UserId, borrowed};
 
 /// Who a client is, as its token or ticket says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +63,18 @@ impl Secret {
     /// The text itself. Not for messages.
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        borrowed::text(deserializer).map(Self)
     }
 }
 

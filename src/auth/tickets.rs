@@ -11,6 +11,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::Identity;
 
+/// Longest time that a ticket waits: it is for a connection that is about to be made.
+pub const TTL_MAX: Duration = Duration::from_secs(3600);
+
 /// The 128 random bits of a ticket. Written as 22 digits of base64url.
 pub type TicketId = [u8; 16];
 

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::auth::KeyRing;
 use crate::client::Client;
 use crate::config::{Config, Source};
 use crate::control::command::{Answer, Command};
@@ -31,9 +32,9 @@ use crate::fatal::Fatal;
 
 use failure::Failure;
 
-/// Starts the gateway and returns when it has ended: `gateway::serve`. The source is for reloads. Given from
-/// outside, so that nothing here depends on the gateway's rooms.
-pub type Serve = fn(Config, Source) -> Result<(), Fatal>;
+/// Starts the gateway and returns when it has ended: `gateway::serve`. The keys are those that the configuration
+/// names, the source is for reloads. Given from outside, so that nothing here depends on the gateway's rooms.
+pub type Serve = fn(Config, KeyRing, Source) -> Result<(), Fatal>;
 
 /// A push gateway for Linux: clients connect over TCP, pushes come from a Unix socket.
 ///

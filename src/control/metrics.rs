@@ -28,6 +28,12 @@ const PER_SHARD: &[PerShard] = &[
         s.handed_out
     }),
     ("corecast_handed_in_total", "counter", "Connections taken over from another shard.", |s| s.handed_in),
+    (
+        "corecast_unauthorized_total",
+        "counter",
+        "Requests and refreshes whose credential does not hold.",
+        |s| s.unauthorized,
+    ),
     ("corecast_shard_pushes_total", "counter", "Pushes taken from the mailbox.", |s| s.pushes),
     ("corecast_delivered_total", "counter", "Messages written whole to a client.", |s| s.delivered),
     ("corecast_sent_bytes_total", "counter", "Bytes written to clients.", |s| s.sent_bytes),

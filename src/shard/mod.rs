@@ -2,7 +2,7 @@
 //!
 //! A shard shares nothing (design section 2): plain fields of one struct on one thread. Its life is the
 //! loop in `run`, a loop of batches. This file performs no protocol: `accepting` takes sockets, `opening`
-//! makes them clients where `admission` has a place, `receiving` hears them, `polling` holds those that poll,
+//! makes them clients where `identity` knows them and `admission` has a place, `receiving` hears them, `polling` holds those that poll,
 //! `delivery` takes letters from control, `sending` writes what `outlook` gathers, `sweeping` keeps time,
 //! `ending` lets go, `adopting` takes over other settings.
 
@@ -13,6 +13,8 @@ pub mod clock;
 pub mod conn;
 mod delivery;
 mod ending;
+mod grants;
+mod identity;
 pub mod listener;
 pub mod mailbox;
 mod opening;
@@ -36,6 +38,7 @@ use std::time::{Duration, Instant};
 use crate::ring::{self, Arrival, Ring};
 use clock::{Clock, Sweep};
 use conn::Table;
+use grants::Grants;
 use listener::Listener;
 use mailbox::{Gate, Inbox, Mailbox, Owner, Report};
 use tape::Tape;
@@ -93,6 +96,7 @@ pub struct Shard {
     timer: Option<Instant>,
     table: Table,
     users: Users,
+    grants: Grants,
     topics: Topics,
     tape: Tape,
 
@@ -144,6 +148,7 @@ impl Shard {
             timer: None,
             table: Table::default(),
             users: Users::default(),
+            grants: Grants::default(),
             topics: Topics::default(),
             readable: VecDeque::new(),
             marked: VecDeque::new(),
