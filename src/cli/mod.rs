@@ -67,6 +67,8 @@ enum Verb {
     Bind(act::BindFlags),
     /// Unsubscribe all of a user's connections from a topic
     Unbind(act::BindFlags),
+    /// Make a ticket for one connection of a user (auth.mode "ticket")
+    Ticket(act::TicketFlags),
     /// Print what happens, one JSON object a line, until interrupted
     Events(ask::EventsFlags),
     /// Show the gateway's counters
@@ -121,6 +123,7 @@ fn obey(arguments: Arguments, serve: Serve, out: &mut dyn Write) -> Result<(), F
         Verb::Tune(flags) => tune::tune(&flags, out),
         Verb::Config(flags) => serve::print(&flags, socket.as_deref(), out),
         Verb::Version(flags) => serve::version(&flags, out),
+        Verb::Ticket(flags) => act::ticket(flags, &Gateway::at(socket), out),
         Verb::Push(flags) => push::push(flags, &Gateway::at(socket), out),
         Verb::Who(flags) => ask::who(flags, &Gateway::at(socket), out),
         Verb::Topics(flags) => ask::topics(flags, &Gateway::at(socket), out),

@@ -127,6 +127,7 @@ mod tests {
             busy: 1,
             reloads: 0,
             reloads_refused: 0,
+            tickets: 0,
             control_clients: 1,
             shards: vec![shard, second],
         }

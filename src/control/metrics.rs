@@ -69,6 +69,7 @@ pub fn text(stats: &Stats) -> http::Answer {
     one("corecast_reloads_refused_total", "counter", "Reloads refused for a bad configuration.", refused);
     one("corecast_position", "gauge", "Sequence number of the newest push.", stats.position.seq);
     one("corecast_control_clients", "gauge", "Clients of the control socket now.", stats.control_clients);
+    one("corecast_tickets", "gauge", "Tickets that wait to be used.", stats.tickets);
     one("corecast_draining", "gauge", "1 while the gateway drains.", u64::from(stats.draining));
     one("corecast_uptime_seconds", "gauge", "Seconds since start.", stats.uptime_s);
     head(&mut text, "corecast_info", "gauge", "The gateway's version and epoch.");
@@ -148,6 +149,7 @@ mod tests {
             busy: 1,
             reloads: 1,
             reloads_refused: 0,
+            tickets: 0,
             control_clients: 1,
             shards,
         }

@@ -28,4 +28,5 @@ mod service;
 mod slow;
 mod start;
 mod storms;
+mod tickets;
 mod wall_clock;
