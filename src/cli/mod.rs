@@ -1,7 +1,7 @@
 //! The command line: one file per family of commands.
 //!
 //! Data goes to standard output, messages to standard error. Every command but `serve`, `check`,
-//! `tune`, `config` and `version` asks a running gateway through `client::Client`, over the control socket.
+//! `tune`, `token`, `config` and `version` asks a running gateway through `client::Client`, over the control socket.
 //! Never decides what a command means: that is the gateway's. Next: `failure` for exit statuses.
 
 mod act;
@@ -14,6 +14,7 @@ mod push;
 mod serve;
 mod stats;
 mod table;
+mod token;
 mod tune;
 
 use std::ffi::OsString;
@@ -69,6 +70,8 @@ enum Verb {
     Unbind(act::BindFlags),
     /// Make a ticket for one connection of a user (auth.mode "ticket")
     Ticket(act::TicketFlags),
+    /// Mint a token for tests (auth.mode "jwt")
+    Token(token::TokenFlags),
     /// Print what happens, one JSON object a line, until interrupted
     Events(ask::EventsFlags),
     /// Show the gateway's counters
@@ -123,6 +126,7 @@ fn obey(arguments: Arguments, serve: Serve, out: &mut dyn Write) -> Result<(), F
         Verb::Tune(flags) => tune::tune(&flags, out),
         Verb::Config(flags) => serve::print(&flags, socket.as_deref(), out),
         Verb::Version(flags) => serve::version(&flags, out),
+        Verb::Token(flags) => token::token(&flags, out),
         Verb::Ticket(flags) => act::ticket(flags, &Gateway::at(socket), out),
         Verb::Push(flags) => push::push(flags, &Gateway::at(socket), out),
         Verb::Who(flags) => ask::who(flags, &Gateway::at(socket), out),
