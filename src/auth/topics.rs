@@ -6,14 +6,15 @@
 
 use std::sync::Arc;
 
-use crate::message::{Name, Topic};
+use crate::message::Topic;
 
 /// Most patterns of one client.
 pub const PATTERNS_MAX: usize = 1024;
 
 /// What one client may subscribe to. Cheap to clone.
+// One text, since it is kept for each connection: a topic has no comma.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Patterns(Arc<[Name]>);
+pub struct Patterns(Arc<str>);
 
 /// Not a list of patterns: too many, or one that is no topic, or has `*` where it may not stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,18 +25,17 @@ impl Patterns {
     pub fn new<'t>(texts: impl IntoIterator<Item = &'t str>) -> Result<Self, BadPattern> {
         let mut patterns = Vec::new();
         for text in texts {
-            let pattern = Name::new(text).map_err(|_| BadPattern)?;
-            if !is_pattern(text) || patterns.len() == PATTERNS_MAX {
+            if Topic::new(text).is_err() || !is_pattern(text) || patterns.len() == PATTERNS_MAX {
                 return Err(BadPattern);
             }
-            patterns.push(pattern);
+            patterns.push(text);
         }
-        Ok(Self(patterns.into()))
+        Ok(Self(patterns.join(",").into()))
     }
 
     /// Whether one of them allows `topic`.
     pub fn allow(&self, topic: &Topic) -> bool {
-        self.0.iter().any(|pattern| matches(pattern.as_str(), topic.as_str()))
+        self.0.split(',').any(|pattern| matches(pattern, topic.as_str()))
     }
 
     /// The first of `topics` that none of them allows.

@@ -10,6 +10,7 @@ use super::Shard;
 use super::clock::wall_ms;
 use super::conn::State;
 use super::ending::Answer;
+use super::grants::Rights;
 use crate::auth::{Credential, Identity};
 use crate::message::Topic;
 use crate::stats::CloseReason;
@@ -105,8 +106,9 @@ impl Shard {
     fn set_grant(&mut self, index: u32, identity: Arc<Identity>) {
         let end = identity.expires_unix_ms.and_then(|expires| self.clock.tenths_at(expires));
         let polls = self.table[index].transport == Transport::LongPoll && self.proof() == Proof::Ticket;
-        let kept = Some(identity).filter(|identity| identity.topics.is_some() || polls);
-        self.grants.set(index, end, kept);
+        let topics = identity.topics.clone().map(Rights::Topics);
+        let rights = if polls { Some(Rights::Polls(identity)) } else { topics };
+        self.grants.set(index, end, rights);
     }
 
     /// What clients have to show.
