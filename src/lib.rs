@@ -71,7 +71,8 @@
 //!   (`control::poller`), and must see nothing of `shard` but its mailbox.
 //! - There is no timer wheel. Deadlines are looked at by the clock sweep that sends heartbeats anyway
 //!   (`shard::clock`): one mechanism instead of two, and nothing to allocate, arm or cancel per deadline. They
-//!   are never early, and late by at most an eighth of the shortest timeout, at most 1.25 s.
+//!   are never early, and late by at most an eighth of the shortest timeout, at most 1.25 s. The ends of tokens
+//!   are due to the second: only those who have one are kept in the order of their ends (`shard::grants`).
 pub mod auth;
 pub mod cli;
 pub mod client;

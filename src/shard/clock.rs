@@ -105,7 +105,7 @@ impl Clock {
     /// lies beyond them.
     ///
     /// Counted from here on by the clock that nobody can set: one that is put forward or back ends nothing
-    /// early and nothing late.
+    /// early and nothing late. Time in which the host is suspended does not count (CLOCK_MONOTONIC).
     pub fn tenths_at(&self, unix_ms: u64) -> Option<u32> {
         let left_ms = unix_ms.saturating_sub(wall_ms());
         // Read after the wall clock, so that what passes in between is waited for twice rather than not at all.

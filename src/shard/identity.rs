@@ -184,5 +184,5 @@ impl Shard {
 
 /// What a client is told about a topic that it may not have.
 pub(super) fn forbidden(topic: &Topic) -> String {
-    format!("the token does not allow the topic {topic}")
+    format!("this client may not subscribe to the topic {topic}")
 }

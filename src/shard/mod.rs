@@ -2,9 +2,9 @@
 //!
 //! A shard shares nothing (design section 2): plain fields of one struct on one thread. Its life is the
 //! loop in `run`, a loop of batches. This file performs no protocol: `accepting` takes sockets, `opening`
-//! makes them clients where `identity` knows them and `admission` has a place, `receiving` hears them, `polling` holds those that poll,
-//! `delivery` takes letters from control, `sending` writes what `outlook` gathers, `sweeping` keeps time,
-//! `ending` lets go, `adopting` takes over other settings.
+//! makes them clients where `identity` knows who they are and `admission` has a place, `receiving` hears them,
+//! `polling` holds those that poll, `delivery` takes letters from control, `sending` writes what `outlook`
+//! gathers, `sweeping` keeps time, `ending` lets go, `adopting` takes over other settings.
 
 mod accepting;
 mod admission;

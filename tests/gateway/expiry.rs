@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::issuer::{Issuer, unix_ms};
 use crate::harness::poll::{self, Poller};
+use crate::harness::websocket::CLOSE;
 use crate::harness::{Gateway, eventually};
 
 /// So many seconds from now, whole ones, as `exp` counts.
@@ -108,6 +109,29 @@ fn issue_6_refresh_goes_on_under_another_token_of_the_same_user() {
     let mut witness = gateway.raw(&until(&issuer, "bob", in_seconds(2)));
     witness.closed();
     client.nothing_waits();
+}
+
+#[test]
+fn issue_6_more_tokens_than_are_ended_in_one_turn_end_in_the_same_second() {
+    let issuer = Issuer::new(b'k');
+    let gateway = issuer.gateway(&["shards=1"]);
+    let query = format!("token={}", issuer.token(json!({"sub": "ann"})));
+    let mut clients: Vec<_> = (0..1100).map(|_| gateway.hello(&query).0).collect();
+    let exp = in_seconds(4);
+    let token = issuer.token(json!({"sub": "ann", "exp": exp}));
+    for client in &mut clients {
+        client.send_json(&refresh(&token));
+    }
+    for client in &mut clients {
+        client.expect("refreshed");
+    }
+    assert_eq!(clients[0].next().opcode, CLOSE);
+    assert_on_time(exp);
+    // All of them are ended where the first is read, or soon after.
+    gateway.until("all are ended", |totals| totals["connections"] == 0);
+    assert_on_time(exp);
+    drop(clients);
+    gateway.until("all are counted", |totals| totals["closed"]["token_expired"] == 1100);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use corecast::auth::mint::Signer;
 use corecast::auth::token::TOKEN_BYTES_MAX;
 use corecast::auth::{Algorithm, BadKey, BadToken, Identity, Key, KeyRing, Patterns, Rules, Verifier};
 use corecast::message::UserId;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 const SECRET: &[u8] = &[b'k'; 64];
@@ -15,7 +16,7 @@ const SECRET: &[u8] = &[b'k'; 64];
 const NOW_MS: u64 = 1_767_225_600_000;
 const NOW: u64 = NOW_MS / 1000;
 
-macro_rules! file {
+macro_rules! fixture {
     ($name:literal) => {
         include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/spec/tokens/", $name))
     };
@@ -31,7 +32,7 @@ fn verifier(keys: impl Into<Vec<Key>>) -> Verifier {
 
 /// A token of PyJWT's, by its name.
 fn made_by_others(name: &str) -> String {
-    let tokens: Value = serde_json::from_slice(file!("tokens.json")).unwrap();
+    let tokens: Value = serde_json::from_slice(fixture!("tokens.json")).unwrap();
     tokens[name].as_str().unwrap().to_owned()
 }
 
@@ -115,9 +116,9 @@ fn issue_6_tokens_of_another_library_are_believed_under_each_algorithm() {
         ("hs256", Algorithm::Hs256, &others_secret()[..]),
         ("hs384", Algorithm::Hs384, &others_secret()),
         ("hs512", Algorithm::Hs512, &others_secret()),
-        ("rs256", Algorithm::Rs256, file!("rs256.public.pem")),
-        ("es256", Algorithm::Es256, file!("es256.public.pem")),
-        ("eddsa", Algorithm::EdDsa, file!("eddsa.public.pem")),
+        ("rs256", Algorithm::Rs256, fixture!("rs256.public.pem")),
+        ("es256", Algorithm::Es256, fixture!("es256.public.pem")),
+        ("eddsa", Algorithm::EdDsa, fixture!("eddsa.public.pem")),
     ] {
         let verifier = verifier([key(algorithm, None, octets)]);
         assert_eq!(verifier.verify(&made_by_others(name), NOW_MS), Ok(alice()), "{name}");
@@ -126,7 +127,7 @@ fn issue_6_tokens_of_another_library_are_believed_under_each_algorithm() {
 
 #[test]
 fn issue_6_a_set_of_keys_serves_what_it_can_and_counts_the_rest() {
-    let (keys, others) = parse_jwks(file!("jwks.json")).unwrap();
+    let (keys, others) = parse_jwks(fixture!("jwks.json")).unwrap();
     assert_eq!((keys.len(), others), (3, 2));
     let verifier = verifier(keys);
     for name in ["rs256", "es256", "eddsa"] {
@@ -137,7 +138,7 @@ fn issue_6_a_set_of_keys_serves_what_it_can_and_counts_the_rest() {
 
 #[test]
 fn rfc8725_2_1_a_token_without_a_signature_and_one_signed_with_the_public_key_are_refused() {
-    let rsa = key(Algorithm::Rs256, None, file!("rs256.public.pem"));
+    let rsa = key(Algorithm::Rs256, None, fixture!("rs256.public.pem"));
     let secret = key(Algorithm::Hs256, None, &others_secret());
     let both = verifier([rsa.clone(), secret]);
     assert_eq!(both.verify(&made_by_others("none"), NOW_MS), Err(BadToken::Algorithm));
@@ -308,9 +309,9 @@ fn issue_6_a_file_with_another_key_than_it_is_said_to_hold_is_refused() {
     let refused = |algorithm, file: &[u8]| Key::new(algorithm, None, file).unwrap_err();
     use Algorithm::{EdDsa, Es256, Rs256};
     for (algorithm, right) in [
-        (Rs256, &file!("rs256.public.pem")[..]),
-        (Es256, file!("es256.public.pem")),
-        (EdDsa, file!("eddsa.public.pem")),
+        (Rs256, &fixture!("rs256.public.pem")[..]),
+        (Es256, fixture!("es256.public.pem")),
+        (EdDsa, fixture!("eddsa.public.pem")),
     ] {
         for other in [Rs256, Es256, EdDsa].into_iter().filter(|other| *other != algorithm) {
             assert_eq!(refused(other, right), BadKey::WrongKind(other), "{algorithm} as {other}");
@@ -319,14 +320,14 @@ fn issue_6_a_file_with_another_key_than_it_is_said_to_hold_is_refused() {
         assert_eq!(refused(algorithm, &right[..right.len() / 2]), BadKey::WrongKind(algorithm));
     }
     for (algorithm, private) in [
-        (Rs256, &file!("rs256.private.pem")[..]),
-        (Es256, file!("es256.private.pem")),
-        (EdDsa, file!("eddsa.private.pem")),
+        (Rs256, &fixture!("rs256.private.pem")[..]),
+        (Es256, fixture!("es256.private.pem")),
+        (EdDsa, fixture!("eddsa.private.pem")),
     ] {
         assert_eq!(refused(algorithm, private), BadKey::Private);
     }
-    assert_eq!(refused(Rs256, file!("short-rsa.public.pem")), BadKey::ShortRsa(1024));
-    assert_eq!(refused(Es256, file!("p384.public.pem")), BadKey::WrongKind(Es256));
+    assert_eq!(refused(Rs256, fixture!("short-rsa.public.pem")), BadKey::ShortRsa(1024));
+    assert_eq!(refused(Es256, fixture!("p384.public.pem")), BadKey::WrongKind(Es256));
 }
 
 #[test]
@@ -346,13 +347,32 @@ fn rfc7517_5_a_set_that_is_none_or_has_no_key_for_us_is_refused() {
     assert_eq!(refused(mixed), in_set(BadKey::WrongKind(Algorithm::Rs256)));
 }
 
+proptest! {
+    #[test]
+    fn rule_6_whatever_is_sent_is_refused_and_panics_nothing(
+        header in r#"\{"alg":"(HS256|RS256|ES256|EdDSA|none)"(,"kid":"?[a-z]{0,3}"?)?\}"#,
+        payload in proptest::collection::vec(any::<u8>(), 0..80),
+        signature in proptest::collection::vec(any::<u8>(), 0..300),
+        text in ".{0,80}",
+    ) {
+        let (keys, _) = parse_jwks(fixture!("jwks.json")).unwrap();
+        let verifier = verifier([&keys[..], &[key(Algorithm::Hs256, None, SECRET)]].concat());
+        let [header, payload, signature] =
+            [header.as_bytes(), &payload, &signature].map(|part| URL_SAFE_NO_PAD.encode(part));
+        let message = format!("{header}.{payload}");
+        for token in [format!("{message}.{signature}"), format!("{message}.{text}"), text] {
+            prop_assert!(verifier.verify(&token, NOW_MS).is_err());
+        }
+    }
+}
+
 #[test]
 fn issue_6_what_a_private_key_signs_its_public_key_verifies() {
     let minted = json!({"sub": "alice", "exp": NOW + 60});
     for (algorithm, private, public) in [
-        (Algorithm::Rs256, &file!("rs256.private.pem")[..], &file!("rs256.public.pem")[..]),
-        (Algorithm::Es256, file!("es256.private.pem"), file!("es256.public.pem")),
-        (Algorithm::EdDsa, file!("eddsa.private.pem"), file!("eddsa.public.pem")),
+        (Algorithm::Rs256, &fixture!("rs256.private.pem")[..], &fixture!("rs256.public.pem")[..]),
+        (Algorithm::Es256, fixture!("es256.private.pem"), fixture!("es256.public.pem")),
+        (Algorithm::EdDsa, fixture!("eddsa.private.pem"), fixture!("eddsa.public.pem")),
     ] {
         let token = Signer::new(algorithm, None, private).unwrap().sign(minted.as_object().unwrap()).unwrap();
         assert!(verifier([key(algorithm, None, public)]).verify(&token, NOW_MS).is_ok(), "{algorithm}");
