@@ -238,7 +238,7 @@ fn open_poll(request: &Request<'_>, policy: &Policy, origin: Option<OriginId>) -
     heartbeat_s(request, policy)?;
     let timeout_s = seconds(request, "timeout")?.unwrap_or(POLL_S);
     let (user, credential) = match policy.proof {
-        Proof::Ticket if policy.identified && request.query_value("ticket")?.is_none() => {
+        Proof::Ticket if is_of_the_same(request, policy) && request.query_value("ticket")?.is_none() => {
             (None, Credential::Kept)
         }
         _ => who(request, policy)?,
@@ -356,6 +356,13 @@ fn ticket(request: &Request<'_>) -> Result<Secret, Refusal> {
     let ticket = request.query_value("ticket")?.map(Secret::new);
     let message = "no ticket: give ticket= in the query, each once; user= is not believed";
     ticket.ok_or_else(|| Refusal::new(401, "unauthorized", message))
+}
+
+/// Whether the request comes from whom the connection has identified. A proxy may send the requests of
+/// several clients over one connection, and says so in one of these (RFC 7239 4, RFC 9110 7.6.3).
+fn is_of_the_same(request: &Request<'_>, policy: &Policy) -> bool {
+    let by_proxy = ["forwarded", "x-forwarded-for", "via"];
+    policy.identified && by_proxy.iter().all(|name| request.header_values(name).next().is_none())
 }
 
 /// Auth mode `open`: the user is whom the query names; a token is not looked at.

@@ -96,6 +96,15 @@ fn issue_6_a_poll_on_a_connection_that_has_shown_a_ticket_needs_no_other() {
 }
 
 #[test]
+fn issue_6_a_poll_that_a_proxy_may_have_put_onto_another_clients_connection_needs_a_ticket() {
+    let kept = Policy { identified: true, ..TICKET };
+    for header in ["Forwarded: for=192.0.2.1", "X-Forwarded-For: 192.0.2.1", "Via: 1.1 proxy"] {
+        let refusal = opened_by(&kept, "/poll", &format!("{header}\r\n")).unwrap_err();
+        assert_eq!((refusal.status, refusal.code), (401, "unauthorized"), "{header}");
+    }
+}
+
+#[test]
 fn issue_6_the_origin_is_looked_at_before_the_token() {
     let listed = Origins::new(&["https://a.example".to_owned()]);
     for (query, headers) in [("", "Origin: null\r\n"), ("token=a", "Origin: https://a.example:8443\r\n")] {
