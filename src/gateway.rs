@@ -15,7 +15,8 @@ use rustix::process::{Resource, Rlimit};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{Change, Config, Source};
+use crate::auth::KeyRing;
+use crate::config::{self, AuthMode, Change, Config, Keys, Source};
 use crate::control::{self, Reload, Signal, SocketError};
 use crate::fatal::{self, Fatal};
 use crate::host::marks::{Level, Reading};
@@ -29,9 +30,9 @@ use crate::shard::{Parts, Room, Settings, Shard};
 const EXECUTOR_IO_BYTES: usize = 64 << 10;
 const EXECUTOR_RING_ENTRIES: usize = 64;
 
-/// Runs the gateway until it has drained; on SIGHUP it takes over what `source` reads. Errors: why it did
-/// not start.
-pub fn serve(config: Config, source: Source) -> Result<(), Fatal> {
+/// Runs the gateway until it has drained; on SIGHUP it takes over what `source` reads. `keys` are those that
+/// `config` names. Errors: why it did not start.
+pub fn serve(config: Config, keys: KeyRing, source: Source) -> Result<(), Fatal> {
     let mut sockets = Sockets::take();
     fatal::check_host()?;
     let manager = ServiceManager::connect().map_err(|error| Fatal::thread_start("notify", error))?;
@@ -52,7 +53,7 @@ pub fn serve(config: Config, source: Source) -> Result<(), Fatal> {
     let owner = Owner::new(shards);
     let (reports, reports_in) = flume::unbounded();
     let (mailboxes, inboxes) = make_mailboxes(&config, shards)?;
-    let settings = Settings::new(&config, room);
+    let settings = Settings::new(&config, room).with_keys(&config.auth, keys);
     let mut threads = Vec::new();
     for (number, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
         let parts = Parts {
@@ -76,7 +77,7 @@ pub fn serve(config: Config, source: Source) -> Result<(), Fatal> {
     let reloader = Reloader { source, config: config.clone(), memory_max_bytes };
     listen_to_signals(signals, reloader).map_err(|error| Fatal::thread_start("signals", error))?;
     let shards = control::Shards { mailboxes, owner };
-    announce(&addresses, &path, threads.len(), config.web.demo);
+    announce(&config, &addresses, &path, threads.len());
     let config = Arc::new(config);
     let (reports, signals) = (reports_in, signals_in);
     run_control(control::Parts { socket, config, epoch, shards, gate, reports, signals, manager })?;
@@ -255,7 +256,8 @@ impl Reloader {
     /// restart.
     fn reload(&mut self) -> Reload {
         match self.read() {
-            Ok((Change { config, taken, kept }, room)) => {
+            Ok((Change { config, taken, kept }, keys, room)) => {
+                keys.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 tracing::info!(changed = taken.join(", "), "configuration reloaded");
                 if !kept.is_empty() {
                     tracing::warn!("a restart is needed for: {}; they stay as they were", kept.join(", "));
@@ -263,7 +265,8 @@ impl Reloader {
                 (self.source.filter_log)(&config.log);
                 self.memory_max_bytes.store(config.limits.memory.0, Ordering::Relaxed);
                 self.config = config.clone();
-                let adopt = Request::Adopt(Arc::new(Settings::new(&config, room)));
+                let settings = Settings::new(&config, room).with_keys(&config.auth, keys.ring);
+                let adopt = Request::Adopt(Arc::new(settings));
                 Reload::Good { config: Arc::new(config), adopt }
             }
             Err(why) => {
@@ -274,12 +277,14 @@ impl Reloader {
     }
 
     /// Errors: what is wrong, in one line.
-    fn read(&self) -> Result<(Change, Room), String> {
+    fn read(&self) -> Result<(Change, Keys, Room), String> {
         let line = |text: String| text.lines().next().unwrap_or_default().to_owned();
         let read = (self.source.read)().map_err(|error| line(error.to_string()))?;
         let change = Change::new(&self.config, read);
+        // Of the configuration that will be in effect: `auth.mode` may stay what it was.
+        let keys = config::read_keys(&change.config.auth).map_err(|error| line(error.to_string()))?;
         match room(&change.config) {
-            Ok(room) => Ok((change, room)),
+            Ok(room) => Ok((change, keys, room)),
             Err(Fatal::Descriptors { limit, needed }) => {
                 Err(format!("limits.connections needs {needed} file descriptors, and the limit is {limit}"))
             }
@@ -381,11 +386,16 @@ fn listen_to_signals(signals: flume::Sender<Signal>, mut reloader: Reloader) -> 
 }
 
 /// Says what listens where, and gives a push to try.
-fn announce(addresses: &[SocketAddr], path: &Path, shards: usize, demo: bool) {
+fn announce(config: &Config, addresses: &[SocketAddr], path: &Path, shards: usize) {
+    let who = match config.auth.mode() {
+        AuthMode::Open => "user=alice",
+        AuthMode::Jwt => "token=TOKEN",
+        AuthMode::Ticket => "ticket=TICKET",
+    };
     for address in addresses {
-        eprintln!("corecast: clients   ws://{address}/ws?user=alice&topics=news   ({shards} shards)");
+        eprintln!("corecast: clients   ws://{address}/ws?{who}&topics=news   ({shards} shards)");
     }
-    if let Some(address) = addresses.first().filter(|_| demo) {
+    if let Some(address) = addresses.first().filter(|_| config.web.demo) {
         eprintln!("corecast: demo      http://{address}/");
     }
     eprintln!("corecast: control   {}", path.display());

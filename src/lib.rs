@@ -29,6 +29,7 @@
 //! | [`control`] | the control socket, both its protocols, and the one sequencer of all pushes |
 //! | [`shard`] | one core: its clients, who they are, what they subscribed to, the tape, the loop |
 //! | [`ring`] | io_uring in batches; the only `unsafe` |
+//! | [`auth`] | who a client is: tokens and their keys, tickets, the topics that they allow |
 //! | [`wire`] | the protocols of clients as pure machines: HTTP, WebSocket, `corecast.v1`, event streams, polls |
 //! | [`service`] | systemd: what it is told, what it asked for, the sockets it keeps |
 //! | [`host`] | what the machine gives, what a number of connections needs, and the kernel settings for it |
@@ -70,7 +71,9 @@
 //!   (`control::poller`), and must see nothing of `shard` but its mailbox.
 //! - There is no timer wheel. Deadlines are looked at by the clock sweep that sends heartbeats anyway
 //!   (`shard::clock`): one mechanism instead of two, and nothing to allocate, arm or cancel per deadline. They
-//!   are never early, and late by at most an eighth of the shortest timeout, at most 1.25 s.
+//!   are never early, and late by at most an eighth of the shortest timeout, at most 1.25 s. The ends of tokens
+//!   are due to the second: only those who have one are kept in the order of their ends (`shard::grants`).
+pub mod auth;
 pub mod cli;
 pub mod client;
 pub mod config;

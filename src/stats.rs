@@ -50,6 +50,10 @@ close_reasons! {
     HeartbeatMissed = "heartbeat_missed",
     /// Closed by a command (4500 or the code given).
     Kicked = "kicked",
+    /// Its token ended (4002).
+    TokenExpired = "token_expired",
+    /// A newer connection of its user took its place (4501).
+    Replaced = "replaced",
     /// The gateway drained (1012).
     Drained = "drained",
     /// An HTTP answer was given, and the connection was closed after it or not used again.
@@ -91,6 +95,8 @@ pub struct ShardStats {
     pub handed_in: u64,
     /// Closed, by reason, in the order of `CloseReason::ALL`.
     pub closed: [u64; CLOSE_REASONS],
+    /// Requests and refreshes without a credential that holds (401).
+    pub unauthorized: u64,
     /// Pushes that this shard took from its mailbox.
     pub pushes: u64,
     /// Messages written whole to a client's socket.

@@ -17,17 +17,24 @@ const ALL: &[&str] = &["src", "tests", "bench", "fuzz", "package"];
 /// What each room may name of the others. A path allows what lies under it.
 const SEES: &[(&str, &[&str])] = &[
     ("main", &["cli", "gateway"]),
-    ("cli", &["client", "config", "control", "fatal", "host", "message", "shard::mailbox", "stats"]),
-    ("gateway", &["config", "control", "fatal", "host", "message", "ring", "service", "shard", "stats"]),
+    ("cli", &["auth", "client", "config", "control", "fatal", "host", "message", "shard::mailbox", "stats"]),
+    (
+        "gateway",
+        &["auth", "config", "control", "fatal", "host", "message", "ring", "service", "shard", "stats"],
+    ),
     ("client", &["control::codec", "control::command", "message", "stats"]),
-    ("control", &["config", "fatal", "message", "ring", "service", "shard::mailbox", "stats", "wire"]),
-    ("shard", &["config", "message", "ring", "stats", "wire"]),
-    ("wire", &["message", "stats"]),
+    (
+        "control",
+        &["auth", "config", "fatal", "message", "ring", "service", "shard::mailbox", "stats", "wire"],
+    ),
+    ("shard", &["auth", "config", "message", "ring", "stats", "wire"]),
+    ("wire", &["auth", "message", "stats"]),
+    ("auth", &["message"]),
     ("ring", &[]),
     ("service", &[]),
     ("host", &["fatal"]),
     ("fatal", &[]),
-    ("config", &[]),
+    ("config", &["auth"]),
     ("message", &[]),
     ("stats", &[]),
 ];
@@ -122,6 +129,23 @@ fn rule_1_wire_does_no_io_and_reads_no_clock() {
 
 fn at_line(source: &Source, at: usize, what: &str) -> String {
     format!("{}:{}: {what}", source.path, line_of(&source.code, at))
+}
+
+#[test]
+fn auth_does_no_io_and_takes_its_times_as_arguments() {
+    let mut broken = Vec::new();
+    for source in sources(&["src/auth"]) {
+        for (line, path) in paths(&source.code, "std") {
+            if OUTSIDE.iter().any(|outside| is_under(&format!("std::{path}"), outside)) {
+                broken.push(format!("{}:{line}: std::{path}", source.path));
+            }
+        }
+        // `jsonwebtoken` reads the clock where it is given a `Validation`.
+        for word in OUTSIDE_CRATES.iter().chain(&["SystemTime", "Validation"]) {
+            broken.extend(words(&source.code, word).map(|at| at_line(&source, at, word)));
+        }
+    }
+    assert_none("auth is pure", broken);
 }
 
 #[test]

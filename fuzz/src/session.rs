@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use corecast::wire::origin::Origins;
 use corecast::wire::request::{HeadLimits, parse_head};
-use corecast::wire::session::{Opening, Policy, Route, Transport, refusal_response, route};
+use corecast::wire::session::{Opening, Policy, Proof, Route, Transport, refusal_response, route};
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 2048, header_lines_max: 32, target_bytes_max: 1024 };
 const TOPICS_MAX: u32 = 3;
@@ -16,6 +16,12 @@ const TOPICS_MAX: u32 = 3;
 fn policy(choice: u8) -> Policy {
     let origins = [String::from("https://a.example"), String::from("null")];
     Policy {
+        proof: match choice >> 4 & 3 {
+            0 | 3 => Proof::Nothing,
+            1 => Proof::Token,
+            _ => Proof::Ticket,
+        },
+        identified: choice & 64 != 0,
         anonymous: choice & 1 != 0,
         heartbeat_s: 60,
         heartbeat_min_s: 10,

@@ -1,4 +1,4 @@
-//! The commands that change something: `kick`, `bind`, `unbind`, `drain`.
+//! The commands that change something: `kick`, `bind`, `unbind`, `ticket`, `drain`.
 
 use std::io::Write;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::table::{age, counted};
 use super::{Gateway, print_json, print_line};
 use crate::client::ClientError;
-use crate::control::command::{Answer, Command};
+use crate::control::command::{Answer, Command, TicketRequest};
 use crate::message::{ConnId, Topic, UserId};
 
 /// Longest reason of a WebSocket close frame: 125 bytes less the code (RFC 6455 5.5.1).
@@ -48,6 +48,30 @@ struct Whom {
 pub(super) struct BindFlags {
     user: UserId,
     topic: Topic,
+    /// Print JSON instead
+    #[arg(long)]
+    json: bool,
+}
+
+/// `corecast ticket`
+#[derive(Debug, Args)]
+pub(super) struct TicketFlags {
+    user: UserId,
+    /// How long it waits to be used, instead of `auth.ticket_ttl`
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    ttl: Option<Duration>,
+    /// How long the connection may last; without it there is no end
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    connection_ttl: Option<Duration>,
+    /// Patterns of topics that the connection may subscribe to; without it any
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    topics: Option<Vec<Topic>>,
+    /// The connection replaces the user's others
+    #[arg(long)]
+    single: bool,
+    /// Most connections of the user
+    #[arg(long, value_name = "N")]
+    max_connections: Option<u32>,
     /// Print JSON instead
     #[arg(long)]
     json: bool,
@@ -115,6 +139,24 @@ fn bound(
         return print_json(out, &json!({ "connections": connections }));
     }
     print_line(out, &format!("{done} {}", counted(connections, "connection")))
+}
+
+/// Prints a ticket.
+pub(super) fn ticket(flags: TicketFlags, gateway: &Gateway, out: &mut dyn Write) -> Result<(), Failure> {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let request = TicketRequest {
+        user: flags.user,
+        topics: flags.topics,
+        ttl_ms: flags.ttl.map(ms),
+        connection_ttl_ms: flags.connection_ttl.map(ms),
+        max_connections: flags.max_connections,
+        single: flags.single,
+    };
+    let Answer::Ticket(ticket) = gateway.ask(&Command::Ticket(request))? else { return Err(Failure::Answer) };
+    if flags.json {
+        return print_json(out, &ticket);
+    }
+    print_line(out, ticket.ticket.reveal())
 }
 
 /// Drains the gateway and shows how it goes, until it has ended.

@@ -1,7 +1,7 @@
 //! The command line: one file per family of commands.
 //!
 //! Data goes to standard output, messages to standard error. Every command but `serve`, `check`,
-//! `tune`, `config` and `version` asks a running gateway through `client::Client`, over the control socket.
+//! `tune`, `token`, `config` and `version` asks a running gateway through `client::Client`, over the control socket.
 //! Never decides what a command means: that is the gateway's. Next: `failure` for exit statuses.
 
 mod act;
@@ -14,6 +14,7 @@ mod push;
 mod serve;
 mod stats;
 mod table;
+mod token;
 mod tune;
 
 use std::ffi::OsString;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::auth::KeyRing;
 use crate::client::Client;
 use crate::config::{Config, Source};
 use crate::control::command::{Answer, Command};
@@ -31,9 +33,9 @@ use crate::fatal::Fatal;
 
 use failure::Failure;
 
-/// Starts the gateway and returns when it has ended: `gateway::serve`. The source is for reloads. Given from
-/// outside, so that nothing here depends on the gateway's rooms.
-pub type Serve = fn(Config, Source) -> Result<(), Fatal>;
+/// Starts the gateway and returns when it has ended: `gateway::serve`. The keys are those that the configuration
+/// names, the source is for reloads. Given from outside, so that nothing here depends on the gateway's rooms.
+pub type Serve = fn(Config, KeyRing, Source) -> Result<(), Fatal>;
 
 /// A push gateway for Linux: clients connect over TCP, pushes come from a Unix socket.
 ///
@@ -66,6 +68,10 @@ enum Verb {
     Bind(act::BindFlags),
     /// Unsubscribe all of a user's connections from a topic
     Unbind(act::BindFlags),
+    /// Make a ticket for one connection of a user (auth.mode "ticket")
+    Ticket(act::TicketFlags),
+    /// Mint a token for tests (auth.mode "jwt")
+    Token(token::TokenFlags),
     /// Print what happens, one JSON object a line, until interrupted
     Events(ask::EventsFlags),
     /// Show the gateway's counters
@@ -120,6 +126,8 @@ fn obey(arguments: Arguments, serve: Serve, out: &mut dyn Write) -> Result<(), F
         Verb::Tune(flags) => tune::tune(&flags, out),
         Verb::Config(flags) => serve::print(&flags, socket.as_deref(), out),
         Verb::Version(flags) => serve::version(&flags, out),
+        Verb::Token(flags) => token::token(&flags, out),
+        Verb::Ticket(flags) => act::ticket(flags, &Gateway::at(socket), out),
         Verb::Push(flags) => push::push(flags, &Gateway::at(socket), out),
         Verb::Who(flags) => ask::who(flags, &Gateway::at(socket), out),
         Verb::Topics(flags) => ask::topics(flags, &Gateway::at(socket), out),

@@ -90,9 +90,11 @@ pub(super) fn serve(flags: &ServeFlags, socket: Option<&Path>, serve: Serve) -> 
         end_with(parent)?;
     }
     let filter_log = log::start(&config.log)?;
+    let keys = config::read_keys(&config.auth)?;
+    keys.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let (flags, socket) = (flags.flags.clone(), socket.map(Path::to_owned));
     let read = Box::new(move || flags.load(socket.as_deref()));
-    serve(config, Source { read, filter_log }).map_err(Failure::Fatal)
+    serve(config, keys.ring, Source { read, filter_log }).map_err(Failure::Fatal)
 }
 
 /// Has the kernel send SIGTERM when the parent ends, even if it is killed (prctl(2), PR_SET_PDEATHSIG).

@@ -133,6 +133,7 @@ mod tests {
             reloads_refused: 0,
             memory_used_bytes: 0,
             memory_limit_bytes: 0,
+            tickets: 0,
             control_clients: 1,
             shards: vec![shard, second],
         }

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::{ByteSize, Config};
+use super::{Auth, AuthMode, ByteSize, Config};
+use crate::auth::tickets::TTL_MAX;
 
 /// Most shards: more than any machine has cores to pin them to.
 const SHARDS_MAX: u16 = 1024;
@@ -17,6 +18,8 @@ const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 const BYTES_MAX: ByteSize = ByteSize(1 << 30);
 /// Most origins: each request of a page is compared with them.
 const ORIGINS_MAX: usize = 1024;
+/// More is a clock that is wrong, and no skew.
+const LEEWAY_MAX: Duration = Duration::from_secs(300);
 /// Longest path of a Unix socket: `sun_path` holds 108 bytes with its NUL (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -36,6 +39,7 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     counts(config)?;
     durations(config)?;
     heartbeat(config)?;
+    auth(&config.auth)?;
     origins(&config.web.origins)?;
     log_filter(&config.log.level)
 }
@@ -166,6 +170,27 @@ fn heartbeat(config: &Config) -> Result<(), Wrong> {
                 written(most)
             ),
         );
+    }
+    Ok(())
+}
+
+fn auth(auth: &Auth) -> Result<(), Wrong> {
+    if auth.mode() == AuthMode::Jwt && auth.keys.is_empty() {
+        let message =
+            "is empty, and auth.mode \"jwt\" needs at least one, such as \"ES256:/etc/corecast/key.pem\"";
+        return wrong("auth.keys", message.to_owned());
+    }
+    within("auth.tickets", auth.tickets, 1, 1 << 24)?;
+    let written = humantime::format_duration;
+    if auth.leeway > LEEWAY_MAX {
+        return wrong(
+            "auth.leeway",
+            format!("is {}, must be 0s to {}", written(auth.leeway), written(LEEWAY_MAX)),
+        );
+    }
+    if auth.ticket_ttl < Duration::from_millis(1) || auth.ticket_ttl > TTL_MAX {
+        let (is, most) = (written(auth.ticket_ttl), written(TTL_MAX));
+        return wrong("auth.ticket_ttl", format!("is {is}, must be 1ms to {most}"));
     }
     Ok(())
 }

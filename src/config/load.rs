@@ -84,6 +84,13 @@ pub enum ConfigError {
         /// The file that was read, if any.
         file: Option<PathBuf>,
     },
+    /// A file that `auth.keys` names holds no key that can be used.
+    Key {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        why: String,
+    },
 }
 
 impl fmt::Display for ConfigError {
@@ -106,6 +113,14 @@ impl fmt::Display for ConfigError {
                 writeln!(f, "likely cause: a typing error, or a key of another version")?;
                 write!(f, "try: unset {}; the name is CORECAST_<SECTION>_<KEY>", printable(name))?;
                 write!(f, ", as in CORECAST_LIMITS_MESSAGE_BYTES")
+            }
+            Self::Key { file, why } => {
+                writeln!(f, "auth.keys: {} {why}", file.display())?;
+                write!(
+                    f,
+                    "try: ls -l {}; the keys are read as the user that runs the gateway",
+                    file.display()
+                )
             }
             Self::OpenListener { listener, file } => {
                 write!(f, "listen: {listener} is not a loopback address, and in auth mode \"open\" ")?;
@@ -205,7 +220,7 @@ fn refuse_open_listener(
     mode_in_file: bool,
     file: Option<PathBuf>,
 ) -> Result<(), ConfigError> {
-    let open = matches!(config.auth.mode, None | Some(AuthMode::Open));
+    let open = config.auth.mode() == AuthMode::Open;
     let public = config.listen.iter().find(|listener| !listener.ip().to_canonical().is_loopback());
     match public {
         Some(&listener) if open && !mode_in_file => Err(ConfigError::OpenListener { listener, file }),

@@ -3,13 +3,16 @@
 //! Every key is optional. `systemd/corecast.toml` shows each with its default; a test keeps the two
 //! equal. Flags beat `CORECAST_*` variables beat the file.
 //! Read again on SIGHUP (`reload`: what of it a running gateway takes over). Next: `load` for where values come
-//! from and who is blamed for a bad one, `check` for what they must be, `size` for `"64KiB"`.
+//! from and who is blamed for a bad one, `check` for what they must be, `keys` for the key files that it
+//! names, `size` for `"64KiB"`.
 
 mod check;
+mod keys;
 mod load;
 mod reload;
 mod size;
 
+pub use keys::{KeySource, Keys, read_keys};
 pub use load::{ConfigError, Origin, assign, environment, load};
 pub use reload::{Change, Source};
 pub use size::{BadByteSize, ByteSize};
@@ -159,6 +162,10 @@ pub struct History {
 pub enum AuthMode {
     /// It is believed: `user=` in the query.
     Open,
+    /// By a JSON Web Token.
+    Jwt,
+    /// By a ticket that was made over the control socket.
+    Ticket,
 }
 
 /// `[auth]`
@@ -169,8 +176,23 @@ pub struct Auth {
     /// to name it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<AuthMode>,
-    /// Whether a client without a user may connect.
+    /// Whether a client without a user may connect: in mode `open` one that names none, in mode `jwt` one
+    /// whose token does not.
     pub anonymous: bool,
+    /// Where the keys of tokens are.
+    pub keys: Vec<KeySource>,
+    /// What `iss` of a token must be; empty is anything.
+    pub issuer: String,
+    /// `aud` of a token must name one of these; empty is anything.
+    pub audience: Vec<String>,
+    /// How far the issuer's clock may differ from ours.
+    #[serde(with = "duration")]
+    pub leeway: Duration,
+    /// How long a ticket waits to be used, where its maker does not say.
+    #[serde(with = "duration")]
+    pub ticket_ttl: Duration,
+    /// Most tickets that wait to be used; one more is answered `busy`.
+    pub tickets: u32,
 }
 
 /// `[web]`
@@ -243,6 +265,13 @@ mod duration {
                 E::custom(format_args!("\"{text}\" is not a duration such as \"30s\" or \"10min\": {error}"))
             })
         }
+    }
+}
+
+impl Auth {
+    /// The mode in effect.
+    pub fn mode(&self) -> AuthMode {
+        self.mode.unwrap_or(AuthMode::Open)
     }
 }
 
@@ -333,7 +362,16 @@ impl Default for History {
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { mode: None, anonymous: true }
+        Self {
+            mode: None,
+            anonymous: true,
+            keys: Vec::new(),
+            issuer: String::new(),
+            audience: Vec::new(),
+            leeway: Duration::ZERO,
+            ticket_ttl: Duration::from_secs(30),
+            tickets: 65_536,
+        }
     }
 }
 

@@ -49,6 +49,10 @@ impl Change {
         config.control.mailbox_messages = old.control.mailbox_messages;
         config.control.mailbox_bytes = old.control.mailbox_bytes;
         config.log.format = old.log.format;
+        // Who is connected was let in by the old mode, and the keys of one mode are nothing to another.
+        if config.auth.mode() != old.auth.mode() {
+            config.auth.clone_from(&old.auth);
+        }
         let (before, after) = (flat(old), flat(&config));
         Self { taken: differing(&before, &after), kept: differing(&after, &wanted), config }
     }

@@ -116,7 +116,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::control::command::{ErrorCode, Push, Pushed};
+    use crate::control::command::{ErrorCode, Push, Pushed, TicketRequest};
     use crate::message::{ConnId, Kind, Name, Position, Target};
 
     fn name(text: &str) -> Name {
@@ -158,6 +158,14 @@ mod tests {
             Command::Events { mask: 7 },
             Command::Drain { within_ms: Some(1) },
             Command::Version,
+            Command::Ticket(TicketRequest {
+                user: name("a"),
+                topics: Some(vec![name("t/*")]),
+                ttl_ms: Some(1),
+                connection_ttl_ms: None,
+                max_connections: Some(2),
+                single: true,
+            }),
         ]);
         commands
     }
@@ -213,8 +221,14 @@ mod tests {
     #[test]
     fn a_length_claimed_inside_a_reply_is_not_believed_either() {
         let claim = [&[253][..], &(1u64 << 62).to_le_bytes()].concat();
-        // A refusal's message, an event, a version, a presence's transport.
-        for head in [&[1, 1, 8][..], &[1, 0, 7], &[1, 0, 9], &[1, 0, 2, 1, 5, b'0', b'-', b'0', b'-', b'0']] {
+        // A refusal's message, an event, a version, a ticket, a presence's transport.
+        for head in [
+            &[1, 1, 8][..],
+            &[1, 0, 7],
+            &[1, 0, 9],
+            &[1, 0, 10],
+            &[1, 0, 2, 1, 5, b'0', b'-', b'0', b'-', b'0'],
+        ] {
             let bytes = [head, &claim].concat();
             assert_eq!(decode_reply(&bytes).err(), Some(Malformed::Undecodable), "{head:?}");
         }

@@ -6,6 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::auth::Secret;
 use crate::message::{ConnId, Kind, Position, Target, Topic, UserId, borrowed};
 use crate::shard::mailbox::Presence;
 use crate::stats::ShardStats;
@@ -92,6 +93,25 @@ pub enum Command {
     },
     /// `Answer::Version`.
     Version,
+    /// Make a ticket: `Answer::Ticket`.
+    Ticket(TicketRequest),
+}
+
+/// A ticket, as asked (`auth.mode = "ticket"`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TicketRequest {
+    /// Whose connection it will be.
+    pub user: UserId,
+    /// Patterns of topics that it may subscribe to (`auth::topics`); `None` is any.
+    pub topics: Option<Vec<Topic>>,
+    /// How long the ticket waits to be used, in milliseconds, at most an hour; `auth.ticket_ttl` unless given.
+    pub ttl_ms: Option<u64>,
+    /// How long the connection may last, in milliseconds; without end unless given.
+    pub connection_ttl_ms: Option<u64>,
+    /// Most connections of the user, this one included.
+    pub max_connections: Option<u32>,
+    /// Whether it replaces the user's other connections.
+    pub single: bool,
 }
 
 /// What comes back.
@@ -117,6 +137,17 @@ pub enum Answer {
     Drain(DrainProgress),
     /// The gateway's version.
     Version(#[serde(deserialize_with = "borrowed::text")] String),
+    /// A ticket.
+    Ticket(TicketAnswer),
+}
+
+/// A ticket that waits to be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TicketAnswer {
+    /// To be presented once, as `ticket=` in the query.
+    pub ticket: Secret,
+    /// Until when, in milliseconds of Unix time.
+    pub expires_at: u64,
 }
 
 /// An accepted push.
@@ -192,6 +223,8 @@ pub struct Stats {
     pub memory_used_bytes: u64,
     /// See `memory_used_bytes`.
     pub memory_limit_bytes: u64,
+    /// Tickets that wait to be used.
+    pub tickets: u64,
     /// Control clients connected now.
     pub control_clients: u64,
     /// Each shard's.

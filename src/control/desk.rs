@@ -12,6 +12,7 @@ use super::drain::Drain;
 use super::inquiries::Waiter;
 use super::reload::Reloads;
 use super::sequencer::{Outcome, Sequencer};
+use super::tickets;
 use crate::config::Config;
 use crate::message::{ConnId, UserId};
 use crate::shard::mailbox::{Gate, Request};
@@ -93,6 +94,10 @@ impl Desk {
                 return Verdict::Stream(Subject::Drain);
             }
             Command::Version => return Verdict::Now(Ok(Answer::Version(version()))),
+            Command::Ticket(request) => {
+                let tickets = self.gate.tickets.lock().expect("no panic while tickets are counted");
+                return Verdict::Now(tickets::issue(request, &self.config.auth, tickets, now));
+            }
         };
         match asked {
             Ok(()) => Verdict::Waits,
@@ -159,6 +164,7 @@ impl Desk {
             reloads_refused: self.reloads.refused,
             memory_used_bytes: self.gate.memory_used_bytes.load(Ordering::Relaxed),
             memory_limit_bytes: self.gate.memory_limit_bytes.load(Ordering::Relaxed),
+            tickets: self.gate.tickets.lock().expect("no panic while tickets are counted").len() as u64,
             control_clients: self.clients,
             shards,
         }

@@ -38,6 +38,12 @@ const PER_SHARD: &[PerShard] = &[
         s.handed_out
     }),
     ("corecast_handed_in_total", "counter", "Connections taken over from another shard.", |s| s.handed_in),
+    (
+        "corecast_unauthorized_total",
+        "counter",
+        "Requests and refreshes whose credential does not hold.",
+        |s| s.unauthorized,
+    ),
     ("corecast_shard_pushes_total", "counter", "Pushes taken from the mailbox.", |s| s.pushes),
     ("corecast_delivered_total", "counter", "Messages written whole to a client.", |s| s.delivered),
     ("corecast_sent_bytes_total", "counter", "Bytes written to clients.", |s| s.sent_bytes),
@@ -83,6 +89,7 @@ pub fn text(stats: &Stats) -> http::Answer {
     one("corecast_memory_bytes", "gauge", "Memory in use, where a limit is kept; else 0.", used);
     let limit = stats.memory_limit_bytes;
     one("corecast_memory_limit_bytes", "gauge", "The limit that is nearest; 0 where there is none.", limit);
+    one("corecast_tickets", "gauge", "Tickets that wait to be used.", stats.tickets);
     one("corecast_draining", "gauge", "1 while the gateway drains.", u64::from(stats.draining));
     one("corecast_uptime_seconds", "gauge", "Seconds since start.", stats.uptime_s);
     head(&mut text, "corecast_info", "gauge", "The gateway's version and epoch.");
@@ -164,6 +171,7 @@ mod tests {
             reloads_refused: 0,
             memory_used_bytes: 3,
             memory_limit_bytes: 4,
+            tickets: 0,
             control_clients: 1,
             shards,
         }

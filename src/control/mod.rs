@@ -26,6 +26,7 @@ mod routes;
 pub mod sequencer;
 pub mod socket;
 mod supervision;
+mod tickets;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;

@@ -9,7 +9,7 @@ use super::command::{
     Answer, BatchAnswer, Command, CommandError, DrainProgress, ErrorCode, Push, Stats, TopicAnswer,
 };
 use super::http::{self, Request};
-use super::{metrics, push};
+use super::{metrics, push, tickets};
 use crate::message::{ConnId, Kind, Target};
 use crate::shard::mailbox::event_mask;
 use crate::wire::request::{self, percent_decode};
@@ -65,6 +65,9 @@ pub fn route(request: Request) -> Result<Route, Refused> {
     match (request.method.as_str(), &segments[..]) {
         ("POST", ["v1", "push"]) => push_body(request),
         ("POST", ["v1", "push", to @ ..]) => push_raw(to, &request),
+        ("POST", ["v1", "tickets"]) => {
+            Ok(Route::Command(Command::Ticket(tickets::parse(&request.body)?), Shape::Plain))
+        }
         ("POST", _) => drain(&request),
         (method, ["v1", "users", user, rest @ ..]) => of_user(method, user, rest, &request),
         (_, ["v1", "connections", id]) => {
@@ -88,9 +91,8 @@ pub fn route(request: Request) -> Result<Route, Refused> {
 /// The methods of a path; `None` when there is no such path.
 fn methods(segments: &[&str]) -> Option<&'static str> {
     match segments {
-        ["v1", "push"] | ["v1", "push", "all"] | ["v1", "push", "user" | "topic", _] | ["v1", "drain"] => {
-            Some("POST")
-        }
+        ["v1", "push"] | ["v1", "push", "all"] | ["v1", "push", "user" | "topic", _] => Some("POST"),
+        ["v1", "drain"] | ["v1", "tickets"] => Some("POST"),
         ["v1", "users", _] => Some("GET, DELETE"),
         ["v1", "connections", _] => Some("DELETE"),
         ["v1", "users", _, "topics", _] => Some("PUT, DELETE"),
@@ -234,6 +236,7 @@ fn plain_json(answer: &Answer) -> serde_json::Value {
         Answer::Event(line) => json!(line),
         Answer::Drain(progress) => json!(progress),
         Answer::Version(version) => json!({ "version": version }),
+        Answer::Ticket(ticket) => json!(ticket),
     }
 }
 

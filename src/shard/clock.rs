@@ -12,6 +12,7 @@ use crate::config::Timeouts;
 pub struct Tick(pub u32);
 
 const TICK_MS: u64 = 10;
+const TENTH_MS: u64 = 100;
 /// Ticks in a second.
 pub const TICKS_PER_SECOND: u32 = 1000 / TICK_MS as u32;
 
@@ -40,6 +41,12 @@ impl Tick {
     }
 }
 
+/// Unix time in milliseconds as the wall clock shows it now: what tokens are judged by.
+pub fn wall_ms() -> u64 {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    unix.as_millis() as u64
+}
+
 /// The time of the turn, as it was given.
 #[derive(Debug)]
 pub struct Clock {
@@ -52,8 +59,7 @@ impl Clock {
     /// Starts at tick 0.
     pub fn start() -> Self {
         let now = Instant::now();
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { started: now, started_unix_ms: unix.as_millis() as u64, now }
+        Self { started: now, started_unix_ms: wall_ms(), now }
     }
 
     /// Takes the time of the turn that begins.
@@ -83,6 +89,29 @@ impl Clock {
 
     fn elapsed_ms(&self) -> u64 {
         (self.now - self.started).as_millis() as u64
+    }
+
+    /// Tenths of a second since start; wraps after 13 years.
+    pub fn tenths(&self) -> u32 {
+        (self.elapsed_ms() / TENTH_MS) as u32
+    }
+
+    /// How long from this turn until it is `tenths`.
+    pub fn until_tenths(&self, tenths: u32) -> Duration {
+        Duration::from_millis((u64::from(tenths) * TENTH_MS).saturating_sub(self.elapsed_ms()))
+    }
+
+    /// When the wall clock, if nobody sets it, will have reached `unix_ms`: in `tenths`, rounded up. `None`
+    /// lies beyond them.
+    ///
+    /// Counted from here on by the clock that nobody can set: one that is put forward or back ends nothing
+    /// early and nothing late. Time in which the host is suspended does not count (CLOCK_MONOTONIC).
+    pub fn tenths_at(&self, unix_ms: u64) -> Option<u32> {
+        let left_ms = unix_ms.saturating_sub(wall_ms());
+        // Read after the wall clock, so that what passes in between is waited for twice rather than not at all.
+        let elapsed = (self.now - self.started).max(self.started.elapsed());
+        let at_ms = u64::try_from(elapsed.as_millis()).ok()?.checked_add(left_ms)?.checked_add(1)?;
+        u32::try_from(at_ms.div_ceil(TENTH_MS)).ok()
     }
 
     /// Unix time in milliseconds of this turn.

@@ -194,7 +194,7 @@ impl Shard {
         }
     }
 
-    fn connections_of(&self, user: &UserId) -> Vec<u32> {
+    pub(super) fn connections_of(&self, user: &UserId) -> Vec<u32> {
         let next = |&index: &u32| Some(self.table[index].next).filter(|&next| next != NONE);
         let first = Some(self.users.first(&self.table, user.as_str())).filter(|&first| first != NONE);
         std::iter::successors(first, next).collect()

@@ -193,6 +193,7 @@ impl Shard {
             self.ring.cancel_write_poll(token);
             self.stats.blocked -= 1;
         }
+        self.grants.clear(index);
         self.table.remove(index)
     }
 

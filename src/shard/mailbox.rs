@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Settings;
 
+use crate::auth::Tickets;
 use crate::message::{ConnId, Message, Topic, UserId, borrowed};
 use crate::stats::{CloseReason, ShardStats};
 use crate::wire::origin::Origins;
@@ -271,6 +272,8 @@ pub struct Gate {
     pub sockets: AtomicU64,
     /// Which events anybody listens for (`event_mask`).
     pub events_wanted: AtomicU64,
+    /// Tickets that wait to be used; touched only with `auth.mode = "ticket"`.
+    pub tickets: std::sync::Mutex<Tickets>,
     /// Connections per address; touched only with `limits.connections_per_address`.
     pub(super) addresses: std::sync::Mutex<std::collections::HashMap<std::net::IpAddr, u32>>,
 }

@@ -2,10 +2,10 @@
 //!
 //! A shard shares nothing (design section 2): plain fields of one struct on one thread. Its life is the
 //! loop in `run`, a loop of batches. This file performs no protocol: `accepting` takes sockets, `opening`
-//! makes them clients where `admission` has a place, `refusing` turns the others away, `receiving` hears them,
-//! `polling` holds those that poll, `delivery` takes letters from control, `sending` writes what `outlook` gathers,
-//! `sweeping` keeps time, `shedding` cuts those furthest behind when memory is short, `ending` lets go,
-//! `adopting` takes over other settings.
+//! makes them clients where `identity` knows who they are and `admission` has a place, `refusing` turns the
+//! others away, `receiving` hears them, `polling` holds those that poll, `delivery` takes letters from control,
+//! `sending` writes what `outlook` gathers, `sweeping` keeps time, `shedding` cuts those furthest behind when
+//! memory is short, `ending` lets go, `adopting` takes over other settings.
 
 mod accepting;
 mod admission;
@@ -14,6 +14,8 @@ pub mod clock;
 pub mod conn;
 mod delivery;
 mod ending;
+mod grants;
+mod identity;
 pub mod listener;
 pub mod mailbox;
 mod opening;
@@ -39,6 +41,7 @@ use std::time::{Duration, Instant};
 use crate::ring::{self, Arrival, Ring};
 use clock::{Clock, Sweep};
 use conn::Table;
+use grants::Grants;
 use listener::Listener;
 use mailbox::{Gate, Inbox, Mailbox, Owner, Report};
 use tape::Tape;
@@ -96,6 +99,7 @@ pub struct Shard {
     timer: Option<Instant>,
     table: Table,
     users: Users,
+    grants: Grants,
     topics: Topics,
     tape: Tape,
 
@@ -155,6 +159,7 @@ impl Shard {
             timer: None,
             table: Table::default(),
             users: Users::default(),
+            grants: Grants::default(),
             topics: Topics::default(),
             readable: VecDeque::new(),
             marked: VecDeque::new(),

@@ -102,7 +102,8 @@ impl Shard {
     fn policy(&self, index: u32) -> Policy {
         let Settings { policy, echo, .. } = &self.settings;
         let public = self.table[index].is(flag::PUBLIC);
-        Policy { echo: if public { echo.1 } else { echo.0 }, ..policy.clone() }
+        let identified = self.grants.identity(index).is_some();
+        Policy { echo: if public { echo.1 } else { echo.0 }, identified, ..policy.clone() }
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -116,7 +117,7 @@ impl Shard {
     }
 
     /// Lets the client in, here or at its owner. True if it is established here.
-    fn admit(&mut self, index: u32, opening: Opening, unread: &[u8]) -> bool {
+    fn admit(&mut self, index: u32, mut opening: Opening, unread: &[u8]) -> bool {
         if self.is_draining() {
             self.refuse_opening(index, &opening, self.draining(index));
             return false;
@@ -124,6 +125,11 @@ impl Shard {
         // Another request of one that was let in: those who poll all the time are no rush of new ones.
         let served = self.table[index].is(flag::SERVED);
         if !served && let Err(refusal) = self.take_turn(opening.since) {
+            self.refuse_opening(index, &opening, refusal);
+            return false;
+        }
+        // Behind the rate of connects: a signature costs more than all that came before it.
+        if let Err(refusal) = self.identify(index, &mut opening) {
             self.refuse_opening(index, &opening, refusal);
             return false;
         }
@@ -160,10 +166,12 @@ impl Shard {
 
     /// Answers and makes the client part of everything. False when it was refused.
     fn establish(&mut self, index: u32, opening: Opening) -> bool {
-        if let Err(refusal) = self.take_places(index) {
+        let place = self.check_connections_of_user(&opening).and_then(|()| self.take_places(index));
+        if let Err(refusal) = place {
             self.refuse_opening(index, &opening, refusal);
             return false;
         }
+        self.replace_others(&opening);
         self.stats.connections += 1;
         *self.clients_by(opening.transport) += 1;
         let slot = &mut self.table[index];
@@ -171,6 +179,7 @@ impl Shard {
         slot.transport = opening.transport;
         slot.heartbeat_s = opening.heartbeat_s;
         slot.uplink_full_us = self.clock.us();
+        self.grant(index, &opening);
         if let Some(user) = &opening.user {
             self.users.attach(&mut self.table, index, user.as_str());
         }
@@ -310,6 +319,7 @@ impl Shard {
 
     fn refuse_by(&mut self, index: u32, refusal: &Refusal, response: Bytes) {
         tracing::debug!(shard = self.number, status = refusal.status, code = refusal.code, "refused");
+        self.stats.unauthorized += u64::from(refusal.status == 401);
         let reason = match refusal.status {
             408 => CloseReason::HandshakeTimeout,
             _ => CloseReason::Refused,

@@ -15,7 +15,7 @@ use super::tape::{Entry, Form};
 use crate::message::Position;
 use crate::stats::CloseReason;
 use crate::wire::close::{Refusal, code};
-use crate::wire::session::Opening;
+use crate::wire::session::{Opening, Proof};
 use crate::wire::{long_poll, session};
 
 /// What an answer holds.
@@ -78,6 +78,13 @@ impl Shard {
         }
         self.queue_answer(index, gap);
         self.poll_answered(index);
+    }
+
+    /// Answers a held poll before its time is over. One that was marked has its answer in this turn anyway.
+    pub(super) fn cut_poll_short(&mut self, index: u32) {
+        if !self.table[index].is(flag::BEHIND) {
+            self.answer_poll(index, false);
+        }
     }
 
     /// Answers with what is there and ends the connection for `reason`.
@@ -147,6 +154,10 @@ impl Shard {
     pub(super) fn poll_answered(&mut self, index: u32) {
         self.stats.polls_answered += 1;
         self.leave_indexes(index, CloseReason::Answered, None);
+        // A token comes with each poll; a ticket was for the connection.
+        if self.proof() != Proof::Ticket {
+            self.grants.clear(index);
+        }
         let now = self.clock.tick();
         let slot = &mut self.table[index];
         slot.state = State::Handshake;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::Shard;
 use super::conn::{Replay, Slot, State, flag};
 use super::ending::Answer;
+use super::identity::forbidden;
 use super::mailbox::{Happening, event_mask};
 use super::opening::Resume;
 use crate::message::{Kind, Position, Topic};
@@ -382,6 +383,7 @@ impl Shard {
     fn heard_client_frame(&mut self, index: u32, frame: ClientFrame) {
         match frame {
             ClientFrame::Ping { id } => self.queue(index, envelope::pong(&id)),
+            ClientFrame::Refresh { token, id } => self.heard_refresh(index, token.reveal(), &id),
             ClientFrame::Uplink { data, topic, .. } => self.uplink(index, Kind::Json, topic, || data),
             ClientFrame::Unsubscribe { topics, id } => {
                 for topic in &topics {
@@ -419,6 +421,9 @@ impl Shard {
         let present: Vec<_> = self.topics.of(&self.table, index).collect();
         let is_new = |topic: &&Topic| self.topics.id(topic).is_none_or(|id| !present.contains(&id));
         let fresh: Vec<Topic> = topics.iter().filter(is_new).cloned().collect();
+        if let Some(topic) = self.first_forbidden(index, &fresh) {
+            return self.queue(index, envelope::error("forbidden_topic", &forbidden(topic), id));
+        }
         if present.len() + fresh.len() > self.settings.topics_max {
             let message = format!(
                 "{} topics would be {}, limits.topics_per_connection is {}",

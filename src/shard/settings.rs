@@ -1,16 +1,18 @@
 //! The configuration as a shard uses it: plain numbers, computed once.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::clock::Tick;
 use super::refusing::Answers;
 use super::tape::TapeLimits;
-use crate::config::{Config, Timeouts};
+use crate::auth::{KeyRing, Rules, Verifier};
+use crate::config::{Auth, AuthMode, Config, Timeouts};
 use crate::wire::origin::Origins;
 use crate::wire::request::HeadLimits;
-use crate::wire::session::Policy;
+use crate::wire::session::{Policy, Proof};
 use crate::wire::{long_poll, websocket};
 
 /// No ping to an echo client before this many seconds.
@@ -32,6 +34,8 @@ pub struct Settings {
     pub(super) head: HeadLimits,
     pub(super) messages: websocket::Limits,
     pub(super) policy: Policy,
+    /// Of tokens.
+    pub(super) verifier: Arc<Verifier>,
     /// `GET /echo` is served: on loopback, on every listener.
     pub(super) echo: (bool, bool),
     pub(super) topics_max: usize,
@@ -79,6 +83,12 @@ impl Settings {
                 fragments_max: limits.fragments,
             },
             policy: Policy {
+                proof: match config.auth.mode() {
+                    AuthMode::Open => Proof::Nothing,
+                    AuthMode::Jwt => Proof::Token,
+                    AuthMode::Ticket => Proof::Ticket,
+                },
+                identified: false,
                 anonymous: config.auth.anonymous,
                 heartbeat_s: seconds(timeouts.heartbeat),
                 heartbeat_min_s: seconds(timeouts.heartbeat_min),
@@ -88,6 +98,7 @@ impl Settings {
                 echo: false,
                 demo: config.web.demo,
             },
+            verifier: Arc::default(),
             echo: (config.web.echo, config.web.echo && config.web.echo_public),
             topics_max: limits.topics_per_connection as usize,
             lag_bytes_max: limits.send_backlog_bytes.bytes(),
@@ -117,6 +128,17 @@ impl Settings {
                 age_ticks_max: Tick::count(config.history.age),
             },
         }
+    }
+
+    /// The same, with the keys of `auth.mode = "jwt"`.
+    pub fn with_keys(self, auth: &Auth, keys: KeyRing) -> Self {
+        let rules = Rules {
+            issuer: Some(auth.issuer.clone()).filter(|issuer| !issuer.is_empty()),
+            audience: auth.audience.clone(),
+            leeway_ms: auth.leeway.as_millis() as u64,
+            anonymous: auth.anonymous,
+        };
+        Self { verifier: Arc::new(Verifier::new(rules, keys)), ..self }
     }
 
     /// What one client may send.

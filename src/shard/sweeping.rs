@@ -17,6 +17,7 @@ impl Shard {
         self.retry_listeners();
         self.tell_clients_to_leave();
         self.cut_if_told();
+        self.end_grants();
         let Some((slice, last)) = self.sweep.slice(self.clock.now(), self.table.slots()) else { return };
         for index in slice {
             self.look_at(index);
@@ -31,10 +32,8 @@ impl Shard {
     /// How long this shard may sleep; `None` is for ever.
     pub(super) fn due_in(&mut self, now: Instant) -> Option<Duration> {
         let sweep = (self.table.used() > 0 || !self.tape.is_empty()).then(|| self.sweep.due_in(now));
-        match (sweep, self.retry_listeners()) {
-            (Some(sweep), Some(retry)) => Some(sweep.min(retry)),
-            (sweep, retry) => sweep.or(retry),
-        }
+        let end = self.grants.next_end().map(|end| self.clock.until_tenths(end));
+        [sweep, self.retry_listeners(), end].into_iter().flatten().min()
     }
 
     fn look_at(&mut self, index: u32) {

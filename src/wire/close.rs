@@ -22,8 +22,12 @@ pub mod code {
     pub const SLOW_CONSUMER: u16 = 4000;
     /// Heartbeat missed: come back.
     pub const HEARTBEAT_MISSED: u16 = 4001;
+    /// Token expired: come back with another.
+    pub const TOKEN_EXPIRED: u16 = 4002;
     /// Kicked: do not come back.
     pub const KICKED: u16 = 4500;
+    /// Replaced by a newer connection of the same user: do not come back.
+    pub const REPLACED: u16 = 4501;
 }
 
 /// What a peer did wrong on an established WebSocket. Carries its own close code.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::auth::Secret;
 use crate::message::{BadPosition, ConnId, Kind, Message, Position, Topic};
 
 /// The `id` of a client's frame, any JSON value, echoed exactly as sent.
@@ -50,6 +51,13 @@ pub enum ClientFrame {
         /// Echoed.
         id: EchoId,
     },
+    /// `refresh`
+    Refresh {
+        /// A new token of the same user.
+        token: Secret,
+        /// Echoed.
+        id: EchoId,
+    },
 }
 
 /// A frame that is answered with `error`; the connection stays open.
@@ -78,6 +86,8 @@ struct Fields<'a> {
     since: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    token: Option<&'a RawValue>,
 }
 
 fn present<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a RawValue>, D::Error> {
@@ -109,7 +119,8 @@ pub fn parse(text: &[u8]) -> Result<ClientFrame, FrameError> {
         }
         Some("uplink") => uplink(&fields, &id),
         Some("ping") => Ok(ClientFrame::Ping { id: id.clone() }),
-        _ => Err(("bad_type", "type must be subscribe, unsubscribe, uplink or ping".to_owned())),
+        Some("refresh") => refresh(&fields, &id),
+        _ => Err(("bad_type", "type must be subscribe, unsubscribe, uplink, ping or refresh".to_owned())),
     };
     frame.map_err(|(code, message)| FrameError { code, message, id })
 }
@@ -126,6 +137,12 @@ fn uplink(fields: &Fields<'_>, id: &EchoId) -> Result<ClientFrame, Wrong> {
     let topic = topic.map(|text| Topic::new(&text).map_err(|bad| ("bad_topic", format!("topic {bad}"))));
     let data = Bytes::copy_from_slice(data.get().as_bytes());
     Ok(ClientFrame::Uplink { data, topic: topic.transpose()?, id: id.clone() })
+}
+
+fn refresh(fields: &Fields<'_>, id: &EchoId) -> Result<ClientFrame, Wrong> {
+    let token = optional_text(fields.token, "token")?;
+    let token = token.ok_or_else(|| ("bad_request", "refresh needs token".to_owned()))?;
+    Ok(ClientFrame::Refresh { token: Secret::new(token), id: id.clone() })
 }
 
 fn topics(fields: &Fields<'_>) -> Result<Vec<Topic>, Wrong> {
@@ -182,6 +199,12 @@ enum ServerFrame<'a> {
         id: Option<&'a RawValue>,
     },
     Pong {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a RawValue>,
+    },
+    Refreshed {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        expires_at: Option<u64>,
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<&'a RawValue>,
     },
@@ -328,6 +351,11 @@ pub fn unsubscribed(topics: &[Topic], position: Position, id: &EchoId) -> Bytes 
 /// `pong`
 pub fn pong(id: &EchoId) -> Bytes {
     ServerFrame::Pong { id: id.as_deref() }.encode()
+}
+
+/// `refreshed`: when the connection ends now, in milliseconds of Unix time, where it does.
+pub fn refreshed(expires_at: Option<u64>, id: &EchoId) -> Bytes {
+    ServerFrame::Refreshed { expires_at, id: id.as_deref() }.encode()
 }
 
 /// `reconnect`

@@ -4,6 +4,8 @@
 //! look on the wire; knows no limits of the gateway as a whole (`overloaded`, `draining`), which the
 //! shard adds. `shard::opening` performs what is decided here; the head comes from `request`.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use sha1::{Digest, Sha1};
 use super::close::Refusal;
 use super::origin::{OriginId, Origins};
 use super::request::Request;
+use crate::auth::{Credential, Identity, Secret};
 use crate::message::{BadName, BadPosition, Position, Topic, UserId};
 
 /// How an established client is spoken to.
@@ -40,8 +43,12 @@ impl Transport {
 pub struct Opening {
     /// How to speak to it.
     pub transport: Transport,
-    /// Who it is; `None` is anonymous.
+    /// Who it is; `None` is anonymous, or not known before `credential` is checked.
     pub user: Option<UserId>,
+    /// How it proves who it is, until that is checked (`shard::identity`).
+    pub credential: Credential,
+    /// What came of that.
+    pub identity: Option<Arc<Identity>>,
     /// First subscriptions, without duplicates.
     pub topics: Vec<Topic>,
     /// Where to resume.
@@ -58,9 +65,24 @@ pub struct Opening {
     pub accept: [u8; 28],
 }
 
+/// What a client has to show (`auth.mode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing: `user=` is believed.
+    Nothing,
+    /// A JSON Web Token.
+    Token,
+    /// A ticket.
+    Ticket,
+}
+
 /// What the configuration says about requests, as plain numbers.
 #[derive(Clone, Debug)]
 pub struct Policy {
+    /// What a client has to show.
+    pub proof: Proof,
+    /// Whether this connection has shown it before: in mode `ticket` a poll need not do it again.
+    pub identified: bool,
     /// Whether a client without a user may connect.
     pub anonymous: bool,
     /// Period where the client asks for none, and the bounds, in seconds.
@@ -173,9 +195,12 @@ fn open_push(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal>
     let accept = handshake(request)?;
     let json =
         request.header_items("sec-websocket-protocol").any(|offer| offer == JSON_SUBPROTOCOL.as_bytes());
+    let (user, credential) = who(request, policy)?;
     Ok(Opening {
         transport: if json { Transport::WebSocketJson } else { Transport::WebSocketRaw },
-        user: user(request, policy)?,
+        user,
+        credential,
+        identity: None,
         topics: topics(request, policy)?,
         since: since(request)?,
         lost: false,
@@ -191,6 +216,8 @@ fn open_echo(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal>
     Ok(Opening {
         transport: Transport::WebSocketEcho,
         user: None,
+        credential: Credential::None,
+        identity: None,
         topics: Vec::new(),
         since: None,
         lost: false,
@@ -203,9 +230,12 @@ fn open_echo(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal>
 
 fn open_stream(request: &Request<'_>, policy: &Policy, origin: Option<OriginId>) -> Result<Opening, Refusal> {
     let (since, lost) = last_event(request)?;
+    let (user, credential) = who(request, policy)?;
     Ok(Opening {
         transport: Transport::EventStream,
-        user: user(request, policy)?,
+        user,
+        credential,
+        identity: None,
         topics: topics(request, policy)?,
         since,
         lost,
@@ -224,9 +254,17 @@ fn open_poll(request: &Request<'_>, policy: &Policy, origin: Option<OriginId>) -
     // The same query as elsewhere, though nobody pings a poll.
     heartbeat_s(request, policy)?;
     let timeout_s = seconds(request, "timeout")?.unwrap_or(POLL_S);
+    let (user, credential) = match policy.proof {
+        Proof::Ticket if is_of_the_same(request, policy) && request.query_value("ticket")?.is_none() => {
+            (None, Credential::Kept)
+        }
+        _ => who(request, policy)?,
+    };
     Ok(Opening {
         transport: Transport::LongPoll,
-        user: user(request, policy)?,
+        user,
+        credential,
+        identity: None,
         topics: topics(request, policy)?,
         since: since(request)?,
         lost: false,
@@ -292,6 +330,56 @@ fn accept_key(key: &[u8]) -> [u8; 28] {
     let written = STANDARD.encode_slice(digest, &mut accept);
     assert_eq!(written, Ok(28), "20 octets are 28 base64 digits");
     accept
+}
+
+/// Who it is, or how it proves that. Each auth mode looks at its own and ignores the others'.
+fn who(request: &Request<'_>, policy: &Policy) -> Result<(Option<UserId>, Credential), Refusal> {
+    Ok(match policy.proof {
+        Proof::Nothing => (user(request, policy)?, Credential::None),
+        Proof::Token => (None, Credential::Token(token(request)?)),
+        Proof::Ticket => (None, Credential::Ticket(ticket(request)?)),
+    })
+}
+
+/// The one token. Errors: 400 for two of them (RFC 6750 2), 401 for none.
+fn token(request: &Request<'_>) -> Result<Secret, Refusal> {
+    let in_query = request.query_value("token")?.map(Secret::new);
+    match (in_query, bearer(request)?) {
+        (Some(_), Some(_)) => Err(bad_request("a token both in the query and in Authorization")),
+        (Some(token), None) | (None, Some(token)) => Ok(token),
+        (None, None) => {
+            let message =
+                "no token: give token= in the query or Authorization: Bearer; user= is not believed";
+            Err(Refusal::new(401, "unauthorized", message))
+        }
+    }
+}
+
+/// What stands behind `Bearer`, the scheme without case (RFC 9110 11.1, RFC 6750 2.1). Credentials of
+/// another scheme are for somebody else. Errors: 400 for more than one header.
+fn bearer(request: &Request<'_>) -> Result<Option<Secret>, Refusal> {
+    let mut values = request.header_values("authorization");
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(bad_request("more than one Authorization header"));
+    }
+    let Some((scheme, token)) = value.split_at_checked(b"bearer ".len()) else { return Ok(None) };
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer ");
+    Ok(is_bearer.then(|| Secret::new(String::from_utf8_lossy(token).trim_start().to_owned())))
+}
+
+/// Errors: 401 for none.
+fn ticket(request: &Request<'_>) -> Result<Secret, Refusal> {
+    let ticket = request.query_value("ticket")?.map(Secret::new);
+    let message = "no ticket: give ticket= in the query, each once; user= is not believed";
+    ticket.ok_or_else(|| Refusal::new(401, "unauthorized", message))
+}
+
+/// Whether the request comes from whom the connection has identified. A proxy may send the requests of
+/// several clients over one connection, and says so in one of these (RFC 7239 4, RFC 9110 7.6.3).
+fn is_of_the_same(request: &Request<'_>, policy: &Policy) -> bool {
+    let by_proxy = ["forwarded", "x-forwarded-for", "via"];
+    policy.identified && by_proxy.iter().all(|name| request.header_values(name).next().is_none())
 }
 
 /// Auth mode `open`: the user is whom the query names; a token is not looked at.

@@ -2,6 +2,7 @@
 //! section 4). What needs a running gateway is in tests/gateway.
 
 mod check;
+mod token;
 mod tune;
 
 use std::process::{Command, Output, Stdio};

@@ -165,3 +165,35 @@ fn the_log_level_is_a_filter_and_no_typing_error() {
         &["", "inof", "corecast", "warn, info", "info,", "=debug", "corecast=loud", "info,corecast::shard"],
     );
 }
+
+#[test]
+fn a_key_is_an_algorithm_perhaps_a_kid_and_an_absolute_path() {
+    let good = ["", "ES256:/a", "EdDSA:2026-11:/a.pem", "HS256:a:b:/c:/d", "RS256:/a,jwks:/b"];
+    let bad =
+        ["/a", "ES256", "ES256:", "ES256:a", "es256:/a", "ES384:/a", "none:/a", "jwks:kid:/a", "ES256::/a"];
+    for keys in good {
+        let config = load_path(None, &[], &[&format!("auth.keys={keys}")]).unwrap();
+        let shown: Vec<String> = config.auth.keys.iter().map(ToString::to_string).collect();
+        assert_eq!(shown.join(","), keys);
+    }
+    for key in bad {
+        let message = load_path(None, &[], &[&format!("auth.keys={key}")]).unwrap_err().to_string();
+        assert!(
+            message.contains("command line: auth.keys: ") && message.contains("is not a key such as"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn auth_mode_jwt_needs_a_key() {
+    bound_beside(&["auth.mode=jwt"], "auth.keys", &["ES256:/a"], &[""]);
+    bound("auth.keys", &[""], &[]);
+}
+
+#[test]
+fn the_leeway_is_small_and_a_ticket_short_lived() {
+    bound("auth.leeway", &["0s", "300s"], &["301s"]);
+    bound("auth.ticket_ttl", &["1ms", "3600s"], &["0s", "3601s"]);
+    bound("auth.tickets", &["1", "16777216"], &["0", "16777217"]);
+}

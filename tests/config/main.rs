@@ -1,6 +1,7 @@
 //! The configuration: where values come from, what is refused and who is blamed (contract section 5).
 
 mod bounds;
+mod keys;
 mod reload;
 mod shipped;
 

@@ -54,6 +54,12 @@ age = "1s"
 [auth]
 mode = "open"
 anonymous = false
+keys = ["ES256:/a"]
+issuer = "a"
+audience = ["a"]
+leeway = "1s"
+ticket_ttl = "1s"
+tickets = 1
 [web]
 origins = ["https://a"]
 demo = true
@@ -102,4 +108,20 @@ fn issue_5_every_key_is_taken_over_or_named_as_one_that_needs_a_restart() {
 fn issue_5_the_same_configuration_changes_nothing() {
     let change = Change::new(&Config::default(), Config::default());
     assert_eq!((change.taken.len(), change.kept.len()), (0, 0));
+}
+
+#[test]
+fn issue_6_another_auth_mode_waits_for_a_restart_with_all_that_belongs_to_it() {
+    let jwt = "[auth]\nmode = \"jwt\"\nkeys = [\"ES256:/a\"]\n";
+    let (jwt, open): (Config, Config) = (toml::from_str(jwt).unwrap(), Config::default());
+    for (old, new) in [(&jwt, &open), (&open, &jwt)] {
+        let change = Change::new(old, new.clone());
+        assert_eq!(change.config.auth, old.auth);
+        assert_eq!(
+            (change.taken, change.kept),
+            (vec![], vec!["auth.keys".to_owned(), "auth.mode".to_owned()])
+        );
+    }
+    let named: Config = toml::from_str("auth.mode = \"open\"\nauth.anonymous = false\n").unwrap();
+    assert_eq!(Change::new(&open, named).taken, ["auth.anonymous", "auth.mode"], "the mode is the same");
 }

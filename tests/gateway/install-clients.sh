@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the programs of others that tests/gateway and tests/load run: curl, nginx, headless Chromium, and
-# Python's `websockets` in a virtual environment under target/. Does nothing where they are there already.
+# Installs the programs of others that tests/gateway and tests/load run: curl, nginx, headless Chromium,
+# libfaketime, and Python's `websockets` in a virtual environment under target/. Does nothing where they are there already.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -16,6 +16,7 @@ missing=
 nginx=$(PATH=$PATH:/usr/sbin command -v nginx) || missing="$missing nginx"
 command -v curl >/dev/null || missing="$missing curl"
 command -v chromium >/dev/null || missing="$missing chromium"
+[ -e "$(echo /usr/lib/*/faketime/libfaketimeMT.so.1)" ] || missing="$missing libfaketime"
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3 python3-venv"
 if [ -n "$missing" ]; then
     as_root apt-get update -qq

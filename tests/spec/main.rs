@@ -1,5 +1,6 @@
 //! The protocols as their specifications tell them: no sockets, no clock, milliseconds.
 
+mod credential;
 mod envelope;
 mod event_stream;
 mod long_poll;
@@ -8,5 +9,6 @@ mod request_hostile;
 mod script;
 mod sequencer;
 mod session;
+mod token;
 mod websocket;
 mod whatwg;

@@ -7,13 +7,16 @@ use corecast::wire::demo;
 use corecast::wire::origin::Origins;
 use corecast::wire::request::parse_head;
 use corecast::wire::session::{
-    Opening, Policy, Route, Transport, head_of, plain_response, preflight_response, refusal_response, route,
+    Opening, Policy, Proof, Route, Transport, head_of, plain_response, preflight_response, refusal_response,
+    route,
 };
 use proptest::prelude::*;
 
 use super::request::LIMITS;
 
-const POLICY: Policy = Policy {
+pub const POLICY: Policy = Policy {
+    proof: Proof::Nothing,
+    identified: false,
     anonymous: true,
     heartbeat_s: 60,
     heartbeat_min_s: 10,
@@ -25,7 +28,7 @@ const POLICY: Policy = Policy {
 };
 
 /// Every line that a handshake needs, one to be left out or changed.
-const HANDSHAKE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+pub const HANDSHAKE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 fn routed(policy: &Policy, line: &str, headers: &str) -> Result<Route, Refusal> {
@@ -39,7 +42,7 @@ fn refused(line: &str, headers: &str) -> (u16, &'static str) {
     (refusal.status, refusal.code)
 }
 
-fn opened_by(policy: &Policy, target: &str, headers: &str) -> Result<Opening, Refusal> {
+pub fn opened_by(policy: &Policy, target: &str, headers: &str) -> Result<Opening, Refusal> {
     match routed(policy, &format!("GET {target} HTTP/1.1"), headers)? {
         Route::Open(opening) => Ok(opening),
         other => panic!("{target} came to {other:?}"),

@@ -10,6 +10,7 @@ pub mod cable;
 pub mod event_stream;
 pub mod guest;
 pub mod http;
+pub mod issuer;
 pub mod poll;
 pub mod websocket;
 #[path = "../../spec/whatwg.rs"]
