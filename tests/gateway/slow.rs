@@ -144,12 +144,28 @@ fn design_4_what_waited_for_a_client_goes_out_many_messages_in_one_send() {
 }
 
 #[test]
-fn contract_2_replies_that_a_client_does_not_read_are_bounded_too() {
-    let gateway = Gateway::start(&[SMALL_BUFFERS, "timeouts.close=300ms"]);
+fn issue_6_who_pings_and_does_not_read_is_cut_by_timeouts_send_though_one_pong_waits_at_most() {
+    let settings = [SMALL_BUFFERS, "timeouts.send=300ms", "timeouts.close=300ms"];
+    let gateway = Gateway::start(&settings);
     let mut lazy = sluggish(&gateway);
-    let ping = crate::harness::websocket::frame(true, 0x9, &[b'p'; 125]);
-    let pings = ping.repeat(100);
-    // Each ping asks for a pong that is not read. Writing fails when the gateway has had enough.
+    let pings = crate::harness::websocket::frame(true, 0x9, &[b'p'; 125]).repeat(100);
+    use std::io::Write;
+    lazy.stream.set_write_timeout(Some(crate::harness::DEADLINE)).unwrap();
+    while lazy.stream.write_all(&pings).is_ok() && gateway.totals()["connections"] == 1 {}
+    gateway.until("cut", |totals| slow_consumers(totals) == 1);
+    gateway.until("let go", |totals| totals["open"] == 0);
+}
+
+#[test]
+fn contract_2_replies_that_a_client_does_not_read_are_bounded_too() {
+    let settings = [SMALL_BUFFERS, "timeouts.close=300ms", "limits.uplinks_per_second=0"];
+    let gateway = Gateway::start(&settings);
+    let stream = connect(gateway.address, Some(RECEIVE_BYTES), None);
+    let mut lazy = WebSocket::open_on(stream, "/ws", Some("corecast.v1"));
+    // Not those of RFC 6455, of which one pong waits at most: each of these has its own answer, which is not read.
+    let ping = serde_json::json!({"type": "ping", "id": "p".repeat(100)}).to_string();
+    let pings = crate::harness::websocket::frame(true, 0x1, ping.as_bytes()).repeat(100);
+    // Writing fails when the gateway has had enough.
     use std::io::Write;
     lazy.stream.set_write_timeout(Some(crate::harness::DEADLINE)).unwrap();
     let mut sent = 0;
