@@ -58,6 +58,8 @@
 //! 8. A million misbehaving clients must not write a million log lines: count always, log the first and the
 //!    rate.
 //! 9. Configuration is parsed into types once, at the edge.
+//! 10. A message that is due to a connection becomes exactly one of delivered, expired or dropped for a
+//!     reason: handed + replayed = delivered + expired + dropped + pending, in the metrics, always ([`stats`]).
 //!
 //! # Where to start reading
 //!

@@ -2,6 +2,19 @@
 //!
 //! Counters are plain fields of the shard that counts; a snapshot travels as `ShardStats`.
 //! Rule 5: a connection ends with exactly one `CloseReason`, so accepted = open + closed, always.
+//!
+//! Rule 10, the same for messages: what is due to a connection becomes exactly one of these, so
+//! handed + replayed = delivered + expired + dropped + pending, always, on every shard.
+//!
+//! - *handed*: pushed while the connection was there; the sum of `connections` in the answers to pushes.
+//! - *replayed*: held already when the connection asked for it by `since`. A message that is handed to one
+//!   connection and, after it broke off, replayed to the next is due twice, and becomes something twice.
+//! - *delivered*: the kernel has taken its last octet. What the network then does nobody counts.
+//! - *expired*: its time to live was over when its turn came.
+//! - *dropped*, by reason: the connection ended first, or was unsubscribed first.
+//! - *pending*: none of it yet. With nothing on its way and everybody reading it is 0.
+//!
+//! What is no longer held when somebody asks for it is not due: he is told of a gap.
 
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +76,28 @@ close_reasons! {
 /// How many reasons there are.
 pub const CLOSE_REASONS: usize = CloseReason::ALL.len();
 
+/// Messages that were due to a connection and never sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The connection ended first, in the order of `CloseReason::ALL`.
+    pub ended: [u64; CLOSE_REASONS],
+    /// It left the topic first.
+    pub unsubscribed: u64,
+}
+
+impl Dropped {
+    /// Sum over all reasons.
+    pub fn total(&self) -> u64 {
+        self.by_reason().map(|(_, count)| count).sum()
+    }
+
+    /// Each reason's name in metrics, and how many.
+    pub fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let ended = CloseReason::ALL.iter().map(|reason| reason.name()).zip(self.ended);
+        ended.chain([("unsubscribed", self.unsubscribed)])
+    }
+}
+
 /// What one shard has counted since it started, and what it holds now.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ShardStats {
@@ -99,8 +134,18 @@ pub struct ShardStats {
     pub unauthorized: u64,
     /// Pushes that this shard took from its mailbox.
     pub pushes: u64,
+    /// Messages handed to live connections, each counted once per connection.
+    pub handed: u64,
+    /// Messages due again because a connection resumed or subscribed by `since`.
+    pub replayed: u64,
     /// Messages written whole to a client's socket.
     pub delivered: u64,
+    /// Messages whose time to live was over when their turn came.
+    pub expired: u64,
+    /// Messages that were due and never sent, by why.
+    pub dropped: Dropped,
+    /// Messages that are due and were not sent yet.
+    pub pending: u64,
     /// Bytes written to and read from client sockets.
     pub sent_bytes: u64,
     /// See `sent_bytes`.
@@ -137,6 +182,14 @@ impl ShardStats {
     /// Counts one end.
     pub fn count_close(&mut self, reason: CloseReason) {
         self.closed[reason as usize] += 1;
+    }
+
+    /// Messages that were due and became nothing yet, by the counters alone: `pending` of a snapshot.
+    pub fn unaccounted(&self) -> u64 {
+        let due = self.handed + self.replayed;
+        let became = self.delivered + self.expired + self.dropped.total();
+        debug_assert!(due >= became, "something became of more than was due (Rule 10): {self:?}");
+        due.saturating_sub(became)
     }
 
     /// Sum of closed over all reasons.

@@ -10,7 +10,7 @@ use super::table::{age, aligned, counted, grouped};
 use super::{Gateway, print_json};
 use crate::control::command::{Answer, Command, Stats};
 use crate::control::stats_json;
-use crate::stats::{CLOSE_REASONS, CloseReason, ShardStats};
+use crate::stats::{CloseReason, ShardStats};
 
 /// `corecast stats`
 #[derive(Debug, Args)]
@@ -50,13 +50,22 @@ const BY_TRANSPORT: [Column; 3] = [
     ("POLLS", |shard| shard.polls),
 ];
 
-const SINCE_START: [Column; 6] = [
+const SINCE_START: [Column; 5] = [
     ("ACCEPTED", |shard| shard.accepted),
     ("CLOSED", ShardStats::closed_total),
     ("PUSHES", |shard| shard.pushes),
-    ("DELIVERED", |shard| shard.delivered),
     ("SENT BYTES", |shard| shard.sent_bytes),
     ("UPLINKS", |shard| shard.uplinks),
+];
+
+/// Rule 10: the first two are the sum of the others.
+const MESSAGES: [Column; 6] = [
+    ("HANDED", |shard| shard.handed),
+    ("REPLAYED", |shard| shard.replayed),
+    ("DELIVERED", |shard| shard.delivered),
+    ("EXPIRED", |shard| shard.expired),
+    ("DROPPED", |shard| shard.dropped.total()),
+    ("PENDING", |shard| shard.pending),
 ];
 
 fn stats_text(stats: &Stats) -> String {
@@ -74,24 +83,37 @@ fn stats_text(stats: &Stats) -> String {
         let (used, limit) = (stats.memory_used_bytes, stats.memory_limit_bytes);
         text += &format!("memory {} of {} bytes\n", grouped(used), grouped(limit));
     }
-    let tables =
-        [("now", &NOW[..]), ("clients by transport", &BY_TRANSPORT[..]), ("since start", &SINCE_START[..])];
+    let tables = [
+        ("now", &NOW[..]),
+        ("clients by transport", &BY_TRANSPORT[..]),
+        ("since start", &SINCE_START[..]),
+        ("messages, once for each connection: HANDED + REPLAYED = the others", &MESSAGES),
+    ];
     for (title, columns) in tables {
         text += &format!("\n{title}\n{}", aligned(&rows(stats, columns)));
     }
-    let mut closed = [0; CLOSE_REASONS];
-    for shard in &stats.shards {
-        for (sum, count) in closed.iter_mut().zip(shard.closed) {
-            *sum += count;
-        }
-    }
-    let reasons = CloseReason::ALL.iter().filter(|reason| closed[**reason as usize] > 0);
-    let mut rows = vec![vec!["CLOSED BECAUSE".to_owned(), "SOCKETS".to_owned()]];
-    rows.extend(reasons.map(|reason| vec![reason.name().to_owned(), grouped(closed[*reason as usize])]));
-    if rows.len() > 1 {
-        text += &format!("\n{}", aligned(&rows));
-    }
+    let closed = |shard: &ShardStats| -> Vec<_> {
+        CloseReason::ALL.iter().map(|reason| reason.name()).zip(shard.closed).collect()
+    };
+    text += &by_reason(stats, ["CLOSED BECAUSE", "SOCKETS"], closed);
+    text += &by_reason(stats, ["DROPPED BECAUSE", "MESSAGES"], |shard| shard.dropped.by_reason().collect());
     text + "\n"
+}
+
+/// Sums over all shards, those that are not 0; nothing where all are.
+fn by_reason(
+    stats: &Stats,
+    head: [&str; 2],
+    counts: impl Fn(&ShardStats) -> Vec<(&'static str, u64)>,
+) -> String {
+    let mut sums = counts(&ShardStats::default());
+    for shard in &stats.shards {
+        sums.iter_mut().zip(counts(shard)).for_each(|(sum, count)| sum.1 += count.1);
+    }
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let counted = sums.into_iter().filter(|(_, count)| *count > 0);
+    rows.extend(counted.map(|(reason, count)| vec![reason.to_owned(), grouped(count)]));
+    if rows.len() > 1 { format!("\n{}", aligned(&rows)) } else { String::new() }
 }
 
 fn counted_push(pushes: u64) -> String {
@@ -116,10 +138,12 @@ fn rows(stats: &Stats, columns: &[Column]) -> Vec<Vec<String>> {
 mod tests {
     use super::*;
     use crate::message::Position;
+    use crate::stats::CLOSE_REASONS;
 
     fn two_shards() -> Stats {
         let mut shard = ShardStats { connections: 7500, open: 7501, accepted: 9000, ..ShardStats::default() };
         shard.closed[CloseReason::Kicked as usize] = 1499;
+        shard.dropped.ended[CloseReason::Kicked as usize] = 4000;
         let second = ShardStats { shard: 1, sent_bytes: 1 << 40, tape_bytes: 64 << 20, ..shard.clone() };
         Stats {
             version: "0.1.0".to_owned(),
@@ -149,6 +173,7 @@ mod tests {
             text.lines().find(|line| line.starts_with("all")).unwrap().split_whitespace().collect();
         assert_eq!(all[..3], ["all", "15,000", "15,002"]);
         assert!(text.contains("\nkicked            2,998\n"), "{text}");
+        assert!(text.contains("\nkicked              8,000\n"), "{text}");
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
     }
 
@@ -158,6 +183,7 @@ mod tests {
         let closed = value["shards"][0]["closed"].as_object().unwrap();
         assert_eq!(closed.len(), CLOSE_REASONS);
         assert_eq!(closed["kicked"], 1499);
+        assert_eq!(value["shards"][0]["dropped"]["kicked"], 4000);
         assert_eq!(value["shards"][1]["sent_bytes"], 1u64 << 40);
         assert_eq!(value["position"], "1a2b3c4d-17");
         assert_eq!(value["totals"]["connections"], 15_000);

@@ -45,7 +45,11 @@ const PER_SHARD: &[PerShard] = &[
         |s| s.unauthorized,
     ),
     ("corecast_shard_pushes_total", "counter", "Pushes taken from the mailbox.", |s| s.pushes),
+    ("corecast_handed_total", "counter", "Messages handed to live connections.", |s| s.handed),
+    ("corecast_replayed_total", "counter", "Messages due again because of a since.", |s| s.replayed),
     ("corecast_delivered_total", "counter", "Messages written whole to a client.", |s| s.delivered),
+    ("corecast_expired_total", "counter", "Messages due whose time to live was over.", |s| s.expired),
+    ("corecast_pending", "gauge", "Messages due and not sent yet.", |s| s.pending),
     ("corecast_sent_bytes_total", "counter", "Bytes written to clients.", |s| s.sent_bytes),
     ("corecast_received_bytes_total", "counter", "Bytes read from clients.", |s| s.received_bytes),
     ("corecast_polls_answered_total", "counter", "Polls answered.", |s| s.polls_answered),
@@ -111,6 +115,13 @@ pub fn text(stats: &Stats) -> http::Answer {
             let _ = writeln!(text, "corecast_closed_total{{shard=\"{shard}\",reason=\"{reason}\"}} {count}");
         }
     }
+    head(&mut text, "corecast_dropped_total", "counter", "Messages due and never sent, by reason.");
+    for shard in &stats.shards {
+        for (reason, count) in shard.dropped.by_reason() {
+            let shard = shard.shard;
+            let _ = writeln!(text, "corecast_dropped_total{{shard=\"{shard}\",reason=\"{reason}\"}} {count}");
+        }
+    }
     http::Answer { status: 200, content_type: PROMETHEUS, allow: None, body: text.into_bytes() }
 }
 
@@ -118,12 +129,14 @@ fn head(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-/// One shard's counters by name; `closed` by reason.
+/// One shard's counters by name; `closed` and `dropped` by reason.
 pub fn shard_json(stats: &ShardStats) -> Value {
     let mut json = json!(stats);
     let closed =
         CloseReason::ALL.iter().zip(stats.closed).map(|(reason, n)| (reason.name().to_owned(), n.into()));
     json["closed"] = Value::Object(closed.collect());
+    let dropped = stats.dropped.by_reason().map(|(reason, n)| (reason.to_owned(), n.into()));
+    json["dropped"] = Value::Object(dropped.collect());
     json
 }
 
@@ -159,6 +172,8 @@ mod tests {
         let mut shards = vec![ShardStats { shard: 0, delivered: 3, ..Default::default() }; 2];
         shards[1].shard = 1;
         shards[1].count_close(CloseReason::SlowConsumer);
+        shards[1].dropped.ended[CloseReason::SlowConsumer as usize] = 7;
+        shards[0].dropped.unsubscribed = 2;
         Stats {
             version: "1.2.3".to_owned(),
             uptime_s: 5,
@@ -188,19 +203,22 @@ mod tests {
         }
         assert!(text.contains("\ncorecast_delivered_total{shard=\"1\"} 3\n"));
         assert!(text.contains("\ncorecast_closed_total{shard=\"1\",reason=\"slow_consumer\"} 1\n"));
+        assert!(text.contains("\ncorecast_dropped_total{shard=\"1\",reason=\"slow_consumer\"} 7\n"));
+        assert!(text.contains("\ncorecast_dropped_total{shard=\"0\",reason=\"unsubscribed\"} 2\n"));
     }
 
     #[test]
     fn totals_add_up_every_counter_of_every_shard() {
         let totals = totals_json(&stats().shards);
         assert_eq!((&totals["delivered"], &totals["closed"]["slow_consumer"]), (&json!(6), &json!(1)));
+        assert_eq!(totals["dropped"]["unsubscribed"], 2);
         assert!(totals.get("shard").is_none());
     }
 
     #[test]
     fn every_field_of_the_shards_counters_is_a_metric() {
         let fields = shard_json(&ShardStats::default()).as_object().expect("an object").len();
-        // `shard` is the label, `closed` has its own.
-        assert_eq!(PER_SHARD.len(), fields - 2);
+        // `shard` is the label, `closed` and `dropped` have their own.
+        assert_eq!(PER_SHARD.len(), fields - 3);
     }
 }

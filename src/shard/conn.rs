@@ -128,7 +128,7 @@ pub struct Rare {
     /// Frames beyond what is heard in one turn: a client that has some is not received from.
     pub unheard: Vec<u8>,
     /// Frames of its own (replies, the rest of a frame that was begun), before anything of the tape.
-    pub outbox: VecDeque<Bytes>,
+    pub outbox: VecDeque<Frame>,
     /// Bytes in `outbox`.
     pub outbox_bytes: usize,
     /// Second and further subscriptions, with the place among each topic's members.
@@ -149,6 +149,15 @@ pub struct Rare {
     pub ended: Option<CloseReason>,
     /// Its address, while `COUNTED`.
     pub address: Option<std::net::IpAddr>,
+}
+
+/// Octets in an outbox.
+#[derive(Debug)]
+pub struct Frame {
+    /// What is left of it.
+    pub bytes: Bytes,
+    /// Messages that are delivered once all of it has gone out (Rule 10).
+    pub messages: u32,
 }
 
 /// A stretch of the past that goes out before the tape goes on: topics subscribed with `since`, or what
@@ -183,20 +192,20 @@ impl Rare {
     }
 
     /// Puts a frame behind the others.
-    pub fn queue(&mut self, frame: Bytes) {
-        self.outbox_bytes += frame.len();
+    pub fn queue(&mut self, frame: Frame) {
+        self.outbox_bytes += frame.bytes.len();
         self.outbox.push_back(frame);
     }
 
     /// Of the pongs among the frames from number `from` on, keeps the newest (RFC 6455 5.5.3). The first frame
     /// may have been begun, and is not to be among them.
     pub fn coalesce_pongs(&mut self, from: usize) {
-        let pongs = self.outbox.iter().skip(from).filter(|frame| is_pong(frame)).count();
+        let pongs = self.outbox.iter().skip(from).filter(|frame| is_pong(&frame.bytes)).count();
         let (mut number, mut older, mut bytes) = (0, pongs.saturating_sub(1), 0);
         self.outbox.retain(|frame| {
-            let drop = number >= from && older > 0 && is_pong(frame);
+            let drop = number >= from && older > 0 && is_pong(&frame.bytes);
             (number, older) = (number + 1, older - usize::from(drop));
-            bytes += if drop { frame.len() } else { 0 };
+            bytes += if drop { frame.bytes.len() } else { 0 };
             !drop
         });
         self.outbox_bytes -= bytes;

@@ -85,6 +85,7 @@ impl Shard {
             Target::Connection(connection) => self.deliver_to_connection(*connection, message),
         };
         self.tape.advance(message.seq);
+        self.stats.handed += u64::from(reached);
         reached
     }
 
@@ -215,6 +216,11 @@ impl Shard {
         if self.table[index].transport == Transport::LongPoll {
             return self.kick_poll(index, code, reason);
         }
+        // What was pushed before, in this very turn perhaps, comes before the end. For one who does not read
+        // the end would come behind it, or never.
+        if !self.table[index].is(flag::BLOCKED) {
+            self.queue_rest(index, CloseReason::Kicked);
+        }
         let answer = Answer::Close { code: Some(code), reason: reason.to_owned().into() };
         self.finish(index, CloseReason::Kicked, answer);
     }
@@ -236,6 +242,7 @@ impl Shard {
     /// Ends one subscription; false if there was none.
     pub(super) fn unsubscribe(&mut self, index: u32, topic: &Topic) -> bool {
         let Some(id) = self.topics.id(topic) else { return false };
+        self.write_off_topic(index, id);
         if let Some(rare) = self.table[index].rare.as_mut() {
             rare.replays.iter_mut().for_each(|replay| replay.topics.retain(|&present| present != id));
         }
@@ -251,6 +258,7 @@ impl Shard {
     /// What was counted so far, and what is held now.
     pub fn snapshot(&self) -> ShardStats {
         ShardStats {
+            pending: self.stats.unaccounted(),
             open: u64::from(self.table.used()),
             topics: self.topics.subscribed() as u64,
             users: self.users.count() as u64,

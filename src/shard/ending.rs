@@ -72,19 +72,19 @@ impl Shard {
             Answer::Close { code, .. } | Answer::Frame { code, .. } => *code,
             Answer::Http(_) | Answer::Queued | Answer::Nothing => None,
         };
+        self.write_off(index, 0, reason);
         self.leave_places(index, reason, sent);
         let deadline = self.clock.tick().after(self.settings.close_ticks);
         self.read_on(index);
         let slot = &mut self.table[index];
         let transport = slot.transport;
         slot.state = State::Closing;
-        slot.clear(flag::BEHIND | flag::AHEAD | flag::PINGED);
+        slot.clear(flag::AHEAD | flag::PINGED);
         let rare = slot.rare();
         rare.head = Vec::new();
         rare.decoder = None;
         rare.unheard = Vec::new();
         rare.message_deadline = None;
-        rare.replays.clear();
         rare.ended = Some(reason);
         rare.close_deadline = Some(deadline);
         match answer {
@@ -178,7 +178,10 @@ impl Shard {
     pub(super) fn drop_connection(&mut self, index: u32) {
         let rare = self.table[index].rare.as_ref();
         let reason = rare.and_then(|rare| rare.ended).expect("an end has a reason (Rule 5)");
+        let unsent: u64 =
+            rare.iter().flat_map(|rare| &rare.outbox).map(|frame| u64::from(frame.messages)).sum();
         self.stats.count_close(reason);
+        self.stats.dropped.ended[reason as usize] += unsent;
         self.gate.sockets.fetch_sub(1, Ordering::Relaxed);
         drop(self.release(index));
     }
@@ -250,7 +253,7 @@ impl Shard {
         // Neighbouring slots get delays far apart; shards are shifted against each other.
         let spread = index.wrapping_mul(0x9e37_79b9).wrapping_add(u32::from(self.number) << 20);
         let after_ms = ((u128::from(spread) * u128::from(within_ms)) >> 32) as u64;
-        self.queue_rest(index);
+        self.queue_rest(index, CloseReason::Drained);
         match self.table[index].transport {
             Transport::EventStream => {
                 let answer = Answer::Frame { frame: event_stream::retry(after_ms), code: None };
@@ -266,8 +269,8 @@ impl Shard {
     }
 
     /// Puts what the tape still holds for the client before its last words: what was pushed before a drain
-    /// is not lost by it. As much as a client may lag; a poll's answer holds it anyway.
-    fn queue_rest(&mut self, index: u32) {
+    /// or a kick is not lost by it. As much as a client may lag; a poll's answer holds it anyway.
+    pub(super) fn queue_rest(&mut self, index: u32, reason: CloseReason) {
         let slot = &self.table[index];
         if slot.transport == Transport::LongPoll {
             return;
@@ -280,8 +283,8 @@ impl Shard {
             frames.push(frame);
             bytes < self.settings.lag_bytes_max
         });
-        self.stats.delivered += frames.len() as u64;
-        frames.into_iter().for_each(|frame| self.queue(index, frame));
+        self.write_off(index, frames.len() as u64, reason);
+        frames.into_iter().for_each(|frame| self.queue_messages(index, frame, 1));
     }
 
     /// Has those who were accepted after the last look told `draining`, as everybody before them was: their request

@@ -5,13 +5,15 @@
 //! makes them clients where `identity` knows who they are and `admission` has a place, `refusing` turns the
 //! others away, `receiving` hears them, `polling` holds those that poll, `delivery` takes letters from control,
 //! `sending` writes what `outlook` gathers, `sweeping` keeps time, `shedding` cuts those furthest behind when
-//! memory is short, `ending` lets go, `adopting` takes over other settings.
+//! memory is short, `ending` lets go, `conservation` counts what is never sent, `adopting` takes over other
+//! settings.
 
 mod accepting;
 mod admission;
 mod adopting;
 pub mod clock;
 pub mod conn;
+mod conservation;
 mod delivery;
 mod ending;
 mod grants;

@@ -275,7 +275,7 @@ impl Shard {
         let chainless = self.table[index].user != NONE && !self.has_user_chain(index);
         let forgotten = chainless && self.tape.has_forgotten(seq);
         let gap = !same_epoch || forgotten || self.tape.has_lost(&chains, seq);
-        let replayed = self.tape.count(&chains, seq, self.clock.now());
+        let replayed = self.count_replay(&chains, seq);
         if replayed > 0 {
             let slot = &mut self.table[index];
             slot.cursor = seq;

@@ -30,6 +30,8 @@ pub(super) struct Plan {
     /// Seq up to which the tape part goes, where the tape was looked at.
     pub(super) through: Option<u64>,
     pub(super) messages: u64,
+    /// Messages that were passed over because they have expired.
+    pub(super) expired: u64,
     /// Whether more waited than was gathered.
     pub(super) more: bool,
     /// One whole message of the tape to a connection without rare state, and nothing else: what nearly
@@ -53,6 +55,7 @@ pub(super) struct Repeat<'s> {
     pub(super) cursor: u64,
     pub(super) frame: &'s [u8],
     pub(super) through: u64,
+    pub(super) expired: u64,
 }
 
 pub(super) fn form_of(transport: Transport) -> Form {
@@ -82,8 +85,9 @@ pub(super) struct BrokenOff {
     pub(super) through: u64,
     /// What is left of its frame.
     pub(super) rest: Option<Bytes>,
-    /// Messages of which anything went out.
-    pub(super) begun: u64,
+    /// Messages that went out whole, and those that were passed over because they have expired.
+    pub(super) messages: u64,
+    pub(super) expired: u64,
 }
 
 /// The parts of a shard that say what a connection has yet to be sent.
@@ -204,6 +208,7 @@ impl<'s> Outlook<'s> {
             bytes,
             through,
             messages: 1,
+            expired: repeat.expired,
             more: false,
             plain: true,
             poll: (slot.transport == Transport::LongPoll).then_some(Poll::Answered),
@@ -214,7 +219,8 @@ impl<'s> Outlook<'s> {
     pub(super) fn note(&self, plan: &Plan, frame: Option<&'s [u8]>, repeats: &mut Repeats<'s>) {
         let slot = &self.table[plan.index];
         let (true, Some(frame), Some(through)) = (plan.plain, frame, plan.through) else { return };
-        let repeat = Repeat { topic: slot.topic, cursor: slot.cursor, frame, through };
+        let (topic, cursor, expired) = (slot.topic, slot.cursor, plan.expired);
+        let repeat = Repeat { topic, cursor, frame, through, expired };
         repeats[slot.transport as usize] = Some(repeat);
     }
 
@@ -228,12 +234,13 @@ impl<'s> Outlook<'s> {
             bytes: 0,
             through: None,
             messages: 0,
+            expired: 0,
             more: false,
             plain: false,
             poll: None,
         };
         for frame in slot.rare.iter().flat_map(|rare| &rare.outbox) {
-            if pieces.bytes() >= GATHER_BYTES || !pieces.push(frame) {
+            if pieces.bytes() >= GATHER_BYTES || !pieces.push(&frame.bytes) {
                 plan.more = true;
                 break;
             }
@@ -254,11 +261,12 @@ impl<'s> Outlook<'s> {
         let mut through = after;
         let form = form_of(slot.transport);
         self.tape.walk(chains, after, until, |entry| {
-            if !entry.is_expired(self.now) {
-                if pieces.bytes() >= GATHER_BYTES || !pieces.push(entry.form(form, &self.encoder)) {
-                    plan.more = true;
-                    return false;
-                }
+            if entry.is_expired(self.now) {
+                plan.expired += 1;
+            } else if pieces.bytes() >= GATHER_BYTES || !pieces.push(entry.form(form, &self.encoder)) {
+                plan.more = true;
+                return false;
+            } else {
                 plan.messages += 1;
             }
             through = entry.seq();
@@ -279,10 +287,12 @@ impl<'s> Outlook<'s> {
         pieces: &mut Pieces<'_, 's>,
         plan: &mut Plan,
     ) {
-        let (mut message, mut alone, mut through) = (None, self.is_plain(slot), after);
+        let (mut message, mut alone, mut through, mut expired) = (None, self.is_plain(slot), after, 0);
         self.tape.walk(chains, after, u64::MAX, |entry| {
             through = entry.seq();
-            if !entry.is_expired(self.now) {
+            if entry.is_expired(self.now) {
+                expired += 1;
+            } else {
                 alone &= message.replace(entry).is_none();
             }
             alone
@@ -292,7 +302,7 @@ impl<'s> Outlook<'s> {
             return;
         }
         // Expired meanwhile: it goes on waiting.
-        plan.through = Some(through);
+        (plan.through, plan.expired) = (Some(through), expired);
         let Some(message) = message else { return };
         let pushed = pieces.push(message.form(Form::Answer, &self.encoder));
         assert!(pushed, "a send holds one piece");
@@ -310,25 +320,27 @@ impl<'s> Outlook<'s> {
         let slot = &self.table[index];
         let (replay, after, until) = self.stretch(slot)?;
         self.chains(index, replay, after, chains);
-        let (mut through, mut rest, mut begun, mut left) = (after, None, 0, tape_sent);
+        let mut broken = BrokenOff { through: after, rest: None, messages: 0, expired: 0 };
+        let mut left = tape_sent;
         let form = form_of(slot.transport);
         self.tape.walk(chains, after, until, |entry| {
             if entry.is_expired(self.now) {
-                through = entry.seq();
+                (broken.through, broken.expired) = (entry.seq(), broken.expired + 1);
                 return true;
             }
             if left == 0 {
                 return false;
             }
             let frame = entry.form(form, &self.encoder);
-            (through, begun) = (entry.seq(), begun + 1);
+            broken.through = entry.seq();
             if left < frame.len() {
-                rest = Some(frame.slice(left..));
+                broken.rest = Some(frame.slice(left..));
+                return false;
             }
-            left = left.saturating_sub(frame.len());
-            rest.is_none()
+            (left, broken.messages) = (left - frame.len(), broken.messages + 1);
+            true
         });
-        Some(BrokenOff { through, rest, begun })
+        Some(broken)
     }
 
     /// Frame bytes that slot `index` has yet to be sent, not counting what it asked for by resuming.
@@ -354,17 +366,6 @@ impl<'s> Outlook<'s> {
     pub(super) fn cursor(&self, slot: &'s Slot) -> Option<u64> {
         // Not only of the first stretch: a later one may be a topic's past and begin before it.
         self.stretches(slot).map(|(_, after, _)| after).min()
-    }
-
-    /// Whether the tape no longer holds something that slot `index` had yet to be sent.
-    pub(super) fn has_lost(&self, index: u32) -> bool {
-        let slot = &self.table[index];
-        let Some(after) = self.cursor(slot).filter(|&after| self.tape.may_have_lost(after)) else {
-            return false;
-        };
-        // A user's chain is forgotten with its last message: then this is all that is known of it.
-        let chainless = slot.user != NONE && self.tape.user_chain(self.users.text(slot.user)).is_none();
-        chainless && self.tape.has_forgotten(after) || self.tape.has_lost(&self.all_chains(index), after)
     }
 
     /// Every chain of slot `index`.

@@ -57,7 +57,7 @@ impl Shard {
     /// Answers a poll that was marked, if what it was marked for has not expired meanwhile.
     pub(super) fn answer_marked_poll(&mut self, index: u32) {
         if !self.has_news(index) {
-            return self.table[index].caught_up();
+            return self.write_off(index, 0, CloseReason::Answered);
         }
         self.answer_poll(index, false);
     }
@@ -76,7 +76,7 @@ impl Shard {
         if self.table[index].is(flag::LAST) {
             return self.close_poll(index, CloseReason::Answered, gap);
         }
-        self.queue_answer(index, gap);
+        self.queue_answer(index, CloseReason::Answered, gap);
         self.poll_answered(index);
     }
 
@@ -94,7 +94,7 @@ impl Shard {
     }
 
     fn close_poll(&mut self, index: u32, reason: CloseReason, gap: bool) {
-        self.queue_answer(index, gap);
+        self.queue_answer(index, reason, gap);
         self.stats.polls_answered += 1;
         self.finish(index, reason, Answer::Queued);
     }
@@ -109,7 +109,8 @@ impl Shard {
         self.finish(index, CloseReason::Kicked, Answer::Http(session::refusal_response(&refusal)));
     }
 
-    fn queue_answer(&mut self, index: u32, gap: bool) {
+    /// What one answer cannot hold is left out for `reason`: the next poll asks for it.
+    fn queue_answer(&mut self, index: u32, reason: CloseReason, gap: bool) {
         let List { messages, next } = self.list(index);
         let encoder = self.outlook().encoder;
         let begin = self.poll_begin(index);
@@ -128,8 +129,10 @@ impl Shard {
             pieces.append(&mut items);
             pieces.push(Bytes::from_static(long_poll::LIST_END));
         }
-        self.stats.delivered += messages.len() as u64;
+        let (count, last) = (messages.len(), pieces.pop().expect("an answer ends"));
+        self.write_off(index, count as u64, reason);
         pieces.into_iter().for_each(|piece| self.queue(index, piece));
+        self.queue_messages(index, last, count as u32);
     }
 
     /// What has to be told to a poll, as much as one answer holds, but one message at least.
@@ -153,6 +156,7 @@ impl Shard {
     /// The poll has its answer, sent or queued: the connection waits for its next request.
     pub(super) fn poll_answered(&mut self, index: u32) {
         self.stats.polls_answered += 1;
+        self.write_off(index, 0, CloseReason::Answered);
         self.leave_indexes(index, CloseReason::Answered, None);
         // A token comes with each poll; a ticket was for the connection.
         if self.proof() != Proof::Ticket {
@@ -164,7 +168,6 @@ impl Shard {
         slot.opened = now;
         slot.set(flag::SERVED);
         slot.clear(flag::AHEAD | flag::OWN_HEAD);
-        slot.caught_up();
     }
 
     /// Keeps what a client sends before it is its turn, up to the length of one request head; the rest stays

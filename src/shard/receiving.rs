@@ -459,7 +459,7 @@ impl Shard {
         let seq = if same_epoch { since.seq } else { 0 };
         let chains: Vec<_> = topics.iter().map(|&id| self.topics.chain(id)).collect();
         let gap = !same_epoch || self.tape.has_lost(&chains, seq);
-        let replayed = self.tape.count(&chains, seq, self.clock.now());
+        let replayed = self.count_replay(&chains, seq);
         if replayed > 0 {
             let replay = Replay { topics, whole: false, cursor: seq, until };
             self.table[index].rare().replays.push_back(replay);

@@ -7,7 +7,7 @@
 use bytes::{Buf, Bytes};
 
 use super::Shard;
-use super::conn::{State, flag};
+use super::conn::{Frame, State, flag};
 use super::ending::Answer;
 use super::outlook::{BrokenOff, Outlook, Plan, Poll, Repeats, ping_of};
 use super::tape::ChainId;
@@ -46,9 +46,14 @@ impl Shard {
     }
 
     /// Queues a frame of the connection's own.
-    pub(super) fn queue(&mut self, index: u32, frame: Bytes) {
+    pub(super) fn queue(&mut self, index: u32, bytes: Bytes) {
+        self.queue_messages(index, bytes, 0);
+    }
+
+    /// Queues octets with which `messages` messages of the tape are delivered.
+    pub(super) fn queue_messages(&mut self, index: u32, bytes: Bytes, messages: u32) {
         let slot = &mut self.table[index];
-        slot.rare().queue(frame);
+        slot.rare().queue(Frame { bytes, messages });
         if !slot.is(flag::BLOCKED) {
             self.mark(index);
         }
@@ -59,8 +64,6 @@ impl Shard {
         if self.table[index].is(flag::BLOCKED) {
             self.table[index].clear(flag::BLOCKED);
             self.stats.blocked -= 1;
-            // Before it is sent what came after that, as if nothing were missing.
-            self.cut_if_lost(index);
             self.mark(index);
         }
     }
@@ -139,6 +142,7 @@ impl Shard {
             Ok(sent) if plan.plain && *sent == plan.bytes => {
                 self.stats.sent_bytes += *sent as u64;
                 self.stats.delivered += 1;
+                self.stats.expired += plan.expired;
                 self.table[index].clear(flag::BEHIND);
                 if plan.poll.is_some() {
                     self.poll_answered(index);
@@ -168,17 +172,19 @@ impl Shard {
         let rare = self.table[index].rare();
         rare.outbox_bytes -= sent;
         while let Some(front) = rare.outbox.front_mut() {
-            if sent < front.len() {
-                front.advance(sent);
+            if sent < front.bytes.len() {
+                front.bytes.advance(sent);
                 return;
             }
-            sent -= front.len();
+            sent -= front.bytes.len();
+            self.stats.delivered += u64::from(front.messages);
             rare.outbox.pop_front();
         }
     }
 
     fn sent_whole(&mut self, plan: Plan) {
         self.stats.delivered += plan.messages;
+        self.stats.expired += plan.expired;
         let slot = &mut self.table[plan.index];
         if plan.ping {
             slot.clear(flag::PING_DUE);
@@ -209,23 +215,22 @@ impl Shard {
             self.table[plan.index].clear(flag::PING_DUE);
             let ping = ping_of(self.table[plan.index].transport);
             if sent < ping.len() {
-                self.begun(plan.index, Bytes::from_static(&ping[sent..]));
+                self.begun(plan.index, Frame { bytes: Bytes::from_static(&ping[sent..]), messages: 0 });
                 return;
             }
             sent -= ping.len();
         }
-        let Some(BrokenOff { through, rest, begun }) = self.outlook().broken_off(plan.index, sent, chains)
-        else {
-            return;
-        };
-        self.stats.delivered += begun;
+        let Some(broken) = self.outlook().broken_off(plan.index, sent, chains) else { return };
+        let BrokenOff { through, rest, messages, expired } = broken;
+        self.stats.delivered += messages;
+        self.stats.expired += expired;
         let slot = &mut self.table[plan.index];
         match slot.rare.as_mut().and_then(|rare| rare.replays.front_mut()) {
             Some(replay) => replay.cursor = through,
             None => slot.cursor = through,
         }
-        if let Some(rest) = rest {
-            self.begun(plan.index, rest);
+        if let Some(bytes) = rest {
+            self.begun(plan.index, Frame { bytes, messages: 1 });
         }
         if plan.poll.is_some() {
             self.poll_answered(plan.index);
@@ -233,9 +238,9 @@ impl Shard {
     }
 
     /// The rest of a frame that was begun goes before everything else.
-    fn begun(&mut self, index: u32, rest: Bytes) {
+    fn begun(&mut self, index: u32, rest: Frame) {
         let rare = self.table[index].rare();
-        rare.outbox_bytes += rest.len();
+        rare.outbox_bytes += rest.bytes.len();
         rare.outbox.push_front(rest);
     }
 
@@ -274,16 +279,17 @@ impl Shard {
         if lag_bytes > limit_bytes {
             let why = format_args!("{lag_bytes} bytes behind, limits.send_backlog_bytes is {limit_bytes}");
             self.close_slow(index, why);
-        } else {
-            self.cut_if_lost(index);
         }
     }
 
-    fn cut_if_lost(&mut self, index: u32) {
-        if self.table[index].state == State::Open && self.outlook().has_lost(index) {
-            let limit_bytes = self.settings.tape.bytes_max;
-            let why = format_args!("at a message no longer held, history.bytes is {limit_bytes}");
-            self.close_slow(index, why);
+    /// Ends those who have yet to be sent anything up to seq `until`: it is to be forgotten now.
+    fn cut_those_who_need(&mut self, until: u64) {
+        for index in 0..self.table.slots() {
+            if self.table[index].state == State::Open && self.outlook().needs_any(index, until) {
+                let limit_bytes = self.settings.tape.bytes_max;
+                let why = format_args!("at a message no longer held, history.bytes is {limit_bytes}");
+                self.close_slow(index, why);
+            }
         }
     }
 
@@ -332,7 +338,11 @@ impl Shard {
         if self.stats.blocked == 0 {
             self.needed_after = u64::MAX;
         }
-        self.tape.trim(self.needed_after, self.clock.tick());
+        let tick = self.clock.tick();
+        if let Some(until) = self.tape.trim(self.needed_after, tick) {
+            self.cut_those_who_need(until);
+            self.tape.trim(until, tick);
+        }
         while let Some(topic) = self.tape.emptied() {
             self.topics.forget_if_unused(topic, &mut self.tape);
         }

@@ -60,8 +60,10 @@ impl Shard {
     fn cut_for_memory(&mut self, index: u32) {
         let rare = self.table[index].rare();
         // What was begun has to be finished before last words.
+        let dropped: u64 = rare.outbox.iter().skip(1).map(|frame| u64::from(frame.messages)).sum();
         rare.outbox.truncate(1);
-        rare.outbox_bytes = rare.outbox.iter().map(bytes::Bytes::len).sum();
+        rare.outbox_bytes = rare.outbox.iter().map(|frame| frame.bytes.len()).sum();
+        self.stats.dropped.ended[CloseReason::Memory as usize] += dropped;
         let now = self.clock.tick();
         let answer = Answer::Close { code: Some(code::SLOW_CONSUMER), reason: "memory is short".into() };
         self.finish(index, CloseReason::Memory, answer);

@@ -62,6 +62,15 @@ struct HttpForms {
     answer: OnceCell<Bytes>,
 }
 
+/// How many messages a connection has yet to be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    /// To be sent.
+    pub live: u64,
+    /// To be passed over: their time to live is over.
+    pub expired: u64,
+}
+
 /// Limits of a tape.
 #[derive(Clone, Copy, Debug)]
 pub struct TapeLimits {
@@ -69,7 +78,8 @@ pub struct TapeLimits {
     pub messages_max: usize,
     /// Bytes kept in all, payload and bookkeeping.
     pub bytes_max: usize,
-    /// Bytes up to which messages are kept beyond `bytes_max` because a slow connection needs them.
+    /// Bytes up to which messages are kept beyond `bytes_max` because a slow connection needs them. Then
+    /// `trim` asks for as many to be given up as brings the bytes halfway back to `bytes_max`.
     pub bytes_hard_max: usize,
     /// Age, in ticks.
     pub age_ticks_max: u32,
@@ -185,8 +195,6 @@ pub struct Tape {
     head: u64,
     /// Newest seq forgotten together with its chain.
     forgotten: u64,
-    /// Newest seq forgotten although a cursor may have needed it.
-    forced: u64,
     limits: TapeLimits,
     /// Chains over `messages_max`, to be looked at by `trim`.
     long: Vec<ChainId>,
@@ -212,7 +220,6 @@ impl Tape {
             encoded: Cell::new(0),
             head: 0,
             forgotten: 0,
-            forced: 0,
             limits,
             long: Vec::new(),
             emptied: Vec::new(),
@@ -407,9 +414,11 @@ impl Tape {
         }
     }
 
-    /// Keeps the limits, but drops nothing that a cursor at `needed_after` has yet to send, unless the
-    /// bytes are over `bytes_hard_max`: then such cursors have lost something (`Tape::has_lost`).
-    pub fn trim(&mut self, needed_after: u64, now: Tick) {
+    /// Keeps the limits, but drops nothing that a cursor at `needed_after` has yet to send.
+    ///
+    /// Gives the seq up to which that has to be given up, where the bytes are over `bytes_hard_max`: to be
+    /// called again with it once nobody needs anything before.
+    pub fn trim(&mut self, needed_after: u64, now: Tick) -> Option<u64> {
         let mut long = std::mem::take(&mut self.long);
         long.retain(|&chain| {
             while self.chains[chain as usize].links.len() > self.limits.messages_max {
@@ -423,19 +432,27 @@ impl Tape {
         });
         self.long = long;
         while self.oldest != NONE {
-            let (entry, bytes) = (self.entry(self.oldest), self.bytes);
-            let over = bytes > self.limits.bytes_max || now.since(entry.added) >= self.limits.age_ticks_max;
-            if !over || (entry.seq() > needed_after && bytes <= self.limits.bytes_hard_max) {
+            let entry = self.entry(self.oldest);
+            let old = now.since(entry.added) >= self.limits.age_ticks_max;
+            if !(old || self.bytes > self.limits.bytes_max) || entry.seq() > needed_after {
                 break;
-            }
-            if entry.seq() > needed_after {
-                self.forced = entry.seq();
             }
             self.evict(self.oldest);
         }
         if self.encoded.get() > self.limits.bytes_max {
             self.strip();
         }
+        (self.bytes > self.limits.bytes_hard_max).then(|| self.to_be_given_up())
+    }
+
+    fn to_be_given_up(&self) -> u64 {
+        let aim = self.limits.bytes_max.midpoint(self.limits.bytes_hard_max);
+        let (mut id, mut bytes, mut seq) = (self.oldest, self.bytes, 0);
+        while id != NONE && bytes > aim {
+            let entry = self.entry(id);
+            (id, bytes, seq) = (entry.newer, bytes - entry.bytes as usize, entry.seq());
+        }
+        seq
     }
 
     /// Drops forms of the oldest entries until they take half of what they may: a message that is asked for
@@ -486,11 +503,6 @@ impl Tape {
         links.partition_point(|link| link.seq <= seq)
     }
 
-    /// Whether a cursor at `seq` may have lost something since it was set; `has_lost` tells for certain.
-    pub fn may_have_lost(&self, seq: u64) -> bool {
-        self.forced > seq
-    }
-
     /// Whether a message of one of `chains` after `seq` is no longer held.
     pub fn has_lost(&self, chains: &[ChainId], seq: u64) -> bool {
         chains.iter().any(|&chain| self.chains[chain as usize].forgotten > seq)
@@ -511,14 +523,17 @@ impl Tape {
         chains.iter().map(lag).sum()
     }
 
-    /// Messages in `chains` after `seq` that have not expired.
-    pub fn count(&self, chains: &[ChainId], seq: u64, now: Instant) -> u64 {
-        let mut count = 0;
-        self.walk(chains, seq, u64::MAX, |entry| {
-            count += u64::from(!entry.is_expired(now));
+    /// Messages in `chains` after seq `after` up to seq `until`.
+    pub fn count(&self, chains: &[ChainId], after: u64, until: u64, now: Instant) -> Due {
+        let mut due = Due::default();
+        self.walk(chains, after, until, |entry| {
+            match entry.is_expired(now) {
+                true => due.expired += 1,
+                false => due.live += 1,
+            }
             true
         });
-        count
+        due
     }
 
     /// Shows the entries of `chains` after seq `after` up to seq `until`, ascending, while `take` says

@@ -127,6 +127,8 @@ impl Machine for Lone {
             if self.frozen != Some(number) {
                 shard.turn(now);
             }
+            let stats = shard.snapshot();
+            assert_eq!(stats.pending, shard.due(), "Rule 10: {stats:?}");
         }
         for report in self.reports.drain() {
             if let Report::Reply { inquiry, reply } = report {
