@@ -244,6 +244,18 @@ impl Gateway {
         }
     }
 
+    /// Waits until nothing is pending, and gives the sums: every message that was due to a connection was
+    /// delivered, has expired or was dropped for a reason (Rule 10).
+    #[track_caller]
+    pub fn at_rest(&self) -> Value {
+        let totals = self.until("nothing is pending", |totals| totals["pending"] == 0);
+        let count = |name: &str| totals[name].as_u64().unwrap();
+        let due = count("handed") + count("replayed");
+        let became = count("delivered") + count("expired") + sum(&totals["dropped"]);
+        assert_eq!(due, became, "{totals}");
+        totals
+    }
+
     /// Looks at `/v1/stats` until `wanted` holds, and gives it.
     #[track_caller]
     pub fn until_stats(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
@@ -305,6 +317,11 @@ pub fn refused_start(prepare: impl FnOnce(&mut Command)) -> (i32, String) {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     (output.status.code().unwrap_or_else(|| panic!("it started:\n{said}")), said)
+}
+
+/// Of an object of numbers.
+pub fn sum(counts: &Value) -> u64 {
+    counts.as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum()
 }
 
 /// Standard output as text.
