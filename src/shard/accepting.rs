@@ -1,12 +1,13 @@
 //! Sockets from the listeners: accepting, and backing off where the kernel refuses.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Shard;
 use super::conn::flag;
 use super::listener::Retry;
+use crate::ring::Socket;
 use crate::stats::CloseReason;
 
 /// First wait after an accept error, and the longest.
@@ -24,7 +25,7 @@ impl Shard {
         self.ring.arm_accept(self.listeners[number].socket.as_fd(), number as u16);
     }
 
-    pub(super) fn accepted(&mut self, listener: u16, socket: OwnedFd, armed: bool) {
+    pub(super) fn accepted(&mut self, listener: u16, socket: Socket, armed: bool) {
         let public = !self.listeners[usize::from(listener)].loopback;
         self.listeners[usize::from(listener)].retry = None;
         if !armed {

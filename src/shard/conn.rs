@@ -5,13 +5,12 @@
 //! boxed and dropped when over.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
 
 use super::clock::Tick;
 use super::topics::TopicId;
-use crate::ring::{GENERATION_MASK, Token};
+use crate::ring::{GENERATION_MASK, Socket, Token};
 use crate::stats::CloseReason;
 use crate::wire::origin::OriginId;
 use crate::wire::session::Transport;
@@ -82,7 +81,7 @@ pub mod flag {
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct Slot {
-    socket: Option<OwnedFd>,
+    socket: Option<Socket>,
     /// Counts the slot's users (Rule 7).
     pub generation: u32,
     /// Bits of `flag`.
@@ -250,8 +249,8 @@ impl Slot {
     }
 
     /// The socket. A slot in use has one.
-    pub fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_ref().expect("a slot in use has a socket").as_fd()
+    pub fn socket(&self) -> &Socket {
+        self.socket.as_ref().expect("a slot in use has a socket")
     }
 
     /// The rare state, made if it is not there.
@@ -321,7 +320,7 @@ impl Table {
     }
 
     /// Takes a slot for `socket`; gives its index.
-    pub fn insert(&mut self, socket: OwnedFd, opened: Tick) -> u32 {
+    pub fn insert(&mut self, socket: Socket, opened: Tick) -> u32 {
         let index = if self.free != NONE {
             let index = self.free;
             self.free = self[index].next;
@@ -349,7 +348,7 @@ impl Table {
     }
 
     /// Frees the slot and gives its socket back.
-    pub fn remove(&mut self, index: u32) -> OwnedFd {
+    pub fn remove(&mut self, index: u32) -> Socket {
         let free = self.free;
         let slot = &mut self[index];
         let socket = slot.socket.take().expect("a slot in use has a socket");

@@ -6,12 +6,10 @@
 //! unread input would reset the connection and take the last words with it (RFC 1122 4.2.2.13).
 
 use std::borrow::Cow;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustix::net::{Shutdown, sockopt};
 
 use super::Shard;
 use super::clock::Tick;
@@ -19,6 +17,7 @@ use super::conn::{NONE, State, flag};
 use super::mailbox::{Happening, Reply, Report, event_mask};
 use super::outlook::form_of;
 use crate::message::UserId;
+use crate::ring::Socket;
 use crate::stats::CloseReason;
 use crate::wire::close::code;
 use crate::wire::session::Transport;
@@ -163,14 +162,13 @@ impl Shard {
         }
         if !self.table[index].is(flag::SHUT) {
             self.table[index].set(flag::SHUT);
-            // An error means that the peer has gone: the read side will tell.
-            let _ = rustix::net::shutdown(self.table[index].socket(), Shutdown::Write);
+            self.table[index].socket().end();
         }
     }
 
     /// Lets go at a deadline: what the kernel still holds for the peer is dropped with it.
     pub(super) fn abort(&mut self, index: u32) {
-        let _ = sockopt::set_socket_linger(self.table[index].socket(), Some(Duration::ZERO));
+        self.table[index].socket().forsake();
         self.drop_connection(index);
     }
 
@@ -187,7 +185,7 @@ impl Shard {
     }
 
     /// Frees the slot and gives the socket, with nothing armed on it any more.
-    pub(super) fn release(&mut self, index: u32) -> OwnedFd {
+    pub(super) fn release(&mut self, index: u32) -> Socket {
         let token = self.table.token(index);
         if self.table[index].is(flag::POLLED) {
             self.ring.cancel_read_poll(token);

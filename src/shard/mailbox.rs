@@ -15,6 +15,7 @@ use super::Settings;
 
 use crate::auth::Tickets;
 use crate::message::{ConnId, Message, Topic, UserId, borrowed};
+use crate::ring::Socket;
 use crate::stats::{CloseReason, ShardStats};
 use crate::wire::origin::Origins;
 use crate::wire::session::Opening;
@@ -239,7 +240,7 @@ impl Owner {
 #[derive(Debug)]
 pub struct Handover {
     /// The socket; nothing is armed on it any more.
-    pub socket: OwnedFd,
+    pub socket: Socket,
     /// The validated request.
     pub opening: Opening,
     /// The list that `opening.origin` is a number of.

@@ -287,8 +287,7 @@ impl Shard {
     }
 
     pub(super) fn peer(&self, index: u32) -> Option<SocketAddr> {
-        let name = rustix::net::getpeername(self.table[index].socket()).ok()?;
-        SocketAddr::try_from(name?).ok()
+        self.table[index].socket().peer()
     }
 
     /// `ip:port` of the peer; empty when it has gone.

@@ -8,7 +8,8 @@ use std::io::{BufRead, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use corecast::ring::{BATCH_MAX, Ring};
+use corecast::ring::BATCH_MAX;
+use corecast::ring::kernel::Ring;
 use corecast::shard::listener::SEGMENT_BYTES_MAX;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
@@ -191,7 +192,7 @@ fn send_batches(ring: &mut Ring, clients: &[OwnedFd], frame: &[u8]) -> Outcome<(
         let sent = ring.send_all(|pieces| {
             let client = clients.next()?;
             pieces.push(frame);
-            Some(client.as_fd())
+            Some(client)
         });
         let whole = sent.filter(|sent| matches!(sent, Ok(bytes) if *bytes == frame.len())).count();
         if whole != batch.len() {

@@ -4,75 +4,23 @@
 //! `io_uring_enter` returns (checked here, an assertion otherwise): buffers are borrowed for the call
 //! only, and no operation is ever in flight with a pointer to memory that could move. What stays armed
 //! between calls (multishot accept and poll, one-shot poll, the timer) owns no memory of ours.
-//! Never decides anything; `shard` does. Kernel 6.1 or newer (DEFER_TASKRUN).
+//! Kernel 6.1 or newer (DEFER_TASKRUN).
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use rustix::net::{Shutdown, getpeername, shutdown, sockopt};
 
-/// Most operations in one batch. Measured with a broadcast to 10,000, CPU against `send()` in a loop: 32 give
-/// 0.98, 256 0.94, 512 and 1,024 0.77 to 0.90.
-pub const BATCH_MAX: usize = 512;
-/// Most pieces of memory gathered in one batch of sends.
-pub const PIECES_MAX: usize = 16_384;
-/// Most pieces in one send (UIO_MAXIOV).
-pub const PIECES_PER_SEND_MAX: usize = 1024;
+use super::{Arrival, BATCH_MAX, GENERATION_MASK, PIECES_MAX, PIECES_PER_SEND_MAX, Token};
 
 const QUEUE_ENTRIES: u32 = 512;
 const COMPLETION_ENTRIES: u32 = 8192;
-
-/// What the ring is told about a slot and says back: index and the low 24 bits of its generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token {
-    /// The slot.
-    pub index: u32,
-    /// Its generation; only the low 24 bits travel.
-    pub generation: u32,
-}
-
-/// What happened outside a batch.
-#[derive(Debug)]
-pub enum Arrival {
-    /// A client connected to listener `listener`.
-    Accepted {
-        /// As given to `arm_accept`.
-        listener: u16,
-        /// The client's socket.
-        socket: OwnedFd,
-        /// Whether accepting goes on; else `arm_accept` is needed again.
-        armed: bool,
-    },
-    /// Accepting failed; `arm_accept` is needed again.
-    AcceptFailed {
-        /// As given to `arm_accept`.
-        listener: u16,
-        /// Why: EMFILE, ENFILE, ECONNABORTED, ENOBUFS and the like.
-        error: io::Error,
-    },
-    /// There is something to receive, or the peer has gone. `armed` is false when the poll has ended
-    /// and must be armed again.
-    Readable {
-        /// Whose.
-        token: Token,
-        /// Whether the poll goes on.
-        armed: bool,
-        /// The peer has ended its side, or the socket is broken: behind what there is to receive comes
-        /// the end, and no further arrival tells of it.
-        ended: bool,
-    },
-    /// The socket takes bytes again.
-    Writable {
-        /// Whose.
-        token: Token,
-    },
-    /// The timer fired.
-    Timer,
-}
 
 const TAG_BATCH: u64 = 0;
 const TAG_ACCEPT: u64 = 1;
@@ -81,15 +29,40 @@ const TAG_WRITE_POLL: u64 = 3;
 const TAG_TIMER: u64 = 4;
 const TAG_IGNORED: u64 = 5;
 
-/// Low bits of a generation that fit beside the tag.
-pub const GENERATION_MASK: u32 = 0x00ff_ffff;
-
 fn user_data(tag: u64, token: Token) -> u64 {
     tag << 56 | u64::from(token.generation & GENERATION_MASK) << 32 | u64::from(token.index)
 }
 
 fn token_of(user_data: u64) -> Token {
     Token { index: user_data as u32, generation: (user_data >> 32) as u32 & GENERATION_MASK }
+}
+
+/// A client's socket: closed when it is dropped.
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Socket {
+    /// The peer's address, unless it has gone.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        SocketAddr::try_from(getpeername(self).ok()??).ok()
+    }
+
+    /// Ends our side behind what was sent.
+    pub fn end(&self) {
+        // An error means that the peer has gone: the read side will tell.
+        let _ = shutdown(self, Shutdown::Write);
+    }
+
+    /// Has the close drop what the kernel still holds for the peer, and reset.
+    pub fn forsake(&self) {
+        let _ = sockopt::set_socket_linger(self, Some(Duration::ZERO));
+    }
 }
 
 /// One shard's ring.
@@ -152,15 +125,16 @@ impl Ring {
     }
 
     /// Tells of every wake-up with something to read, for the socket's whole life (kernel 5.13).
-    pub fn arm_read_poll(&mut self, socket: BorrowedFd<'_>, token: Token) {
+    pub fn arm_read_poll(&mut self, socket: &impl AsFd, token: Token) {
         let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
-        let entry = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), events).multi(true).build();
+        let entry = opcode::PollAdd::new(types::Fd(socket.as_fd().as_raw_fd()), events).multi(true).build();
         self.queued.push_back(entry.user_data(user_data(TAG_READ_POLL, token)));
     }
 
     /// Tells once when the socket takes bytes again.
-    pub fn arm_write_poll(&mut self, socket: BorrowedFd<'_>, token: Token) {
-        let entry = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), libc::POLLOUT as u32).build();
+    pub fn arm_write_poll(&mut self, socket: &impl AsFd, token: Token) {
+        let fd = types::Fd(socket.as_fd().as_raw_fd());
+        let entry = opcode::PollAdd::new(fd, libc::POLLOUT as u32).build();
         self.queued.push_back(entry.user_data(user_data(TAG_WRITE_POLL, token)));
     }
 
@@ -231,13 +205,13 @@ impl Ring {
     }
 
     /// Receives into each buffer, and gives what each `recv` returned, in order. At most `BATCH_MAX`.
-    pub fn receive_all<'b>(
+    pub fn receive_all<'b, S: AsFd + 'b>(
         &mut self,
-        jobs: impl Iterator<Item = (BorrowedFd<'b>, &'b mut [u8])>,
+        jobs: impl Iterator<Item = (&'b S, &'b mut [u8])>,
     ) -> impl ExactSizeIterator<Item = io::Result<usize>> + '_ {
         self.staged.clear();
         for (socket, buffer) in jobs {
-            let fd = types::Fd(socket.as_raw_fd());
+            let fd = types::Fd(socket.as_fd().as_raw_fd());
             let entry = opcode::Recv::new(fd, buffer.as_mut_ptr(), buffer.len() as u32)
                 .flags(libc::MSG_DONTWAIT)
                 .build();
@@ -253,9 +227,9 @@ impl Ring {
     /// order. At most `BATCH_MAX` jobs.
     ///
     /// `fill` is called until it gives no more socket; it puts the pieces of one send into `Pieces`.
-    pub fn send_all<'b>(
+    pub fn send_all<'b, S: AsFd + 'b>(
         &mut self,
-        mut fill: impl FnMut(&mut Pieces<'_, 'b>) -> Option<BorrowedFd<'b>>,
+        mut fill: impl FnMut(&mut Pieces<'_, 'b>) -> Option<&'b S>,
     ) -> impl ExactSizeIterator<Item = io::Result<usize>> + '_ {
         self.staged.clear();
         self.pieces.clear();
@@ -264,7 +238,7 @@ impl Ring {
             let start = self.pieces.len();
             let mut pieces = Pieces { pieces: &mut self.pieces, start, bytes: 0, last: None };
             let Some(socket) = fill(&mut pieces) else { break };
-            let entry = self.send_entry(types::Fd(socket.as_raw_fd()), start);
+            let entry = self.send_entry(types::Fd(socket.as_fd().as_raw_fd()), start);
             self.stage(entry);
         }
         // SAFETY: each piece is borrowed for `'b`, which outlives this call; `pieces` and `headers` have
@@ -277,13 +251,13 @@ impl Ring {
     /// Sends to each socket the last that it will be sent, and gives what each `send` returned, in order. At
     /// most `BATCH_MAX`. Nothing leaves before the socket is shut or closed (MSG_MORE, send(2)): last words and
     /// FIN are one segment.
-    pub fn send_last<'b>(
+    pub fn send_last<'b, S: AsFd + 'b>(
         &mut self,
-        jobs: impl Iterator<Item = (BorrowedFd<'b>, &'b [u8])>,
+        jobs: impl Iterator<Item = (&'b S, &'b [u8])>,
     ) -> impl ExactSizeIterator<Item = io::Result<usize>> + '_ {
         self.staged.clear();
         for (socket, words) in jobs {
-            let fd = types::Fd(socket.as_raw_fd());
+            let fd = types::Fd(socket.as_fd().as_raw_fd());
             let entry = opcode::Send::new(fd, words.as_ptr(), words.len() as u32)
                 .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_MORE)
                 .build();
@@ -437,7 +411,7 @@ fn accept_arrival(listener: u16, result: RawFd, more: bool) -> Option<Arrival> {
     if result >= 0 {
         // SAFETY: a non-negative result of ACCEPT is a descriptor that nobody else owns.
         let socket = unsafe { OwnedFd::from_raw_fd(result) };
-        return Some(Arrival::Accepted { listener, socket, armed: more });
+        return Some(Arrival::Accepted { listener, socket: Socket(socket), armed: more });
     }
     if -result == libc::ECANCELED {
         return None;
