@@ -33,6 +33,9 @@ const EXECUTOR_RING_ENTRIES: usize = 64;
 /// Runs the gateway until it has drained; on SIGHUP it takes over what `source` reads. `keys` are those that
 /// `config` names. Errors: why it did not start.
 pub fn serve(config: Config, keys: KeyRing, source: Source) -> Result<(), Fatal> {
+    if cfg!(feature = "simulation") {
+        panic!("this build simulates its sockets: build it without the feature simulation");
+    }
     let mut sockets = Sockets::take();
     fatal::check_host()?;
     let manager = ServiceManager::connect().map_err(|error| Fatal::thread_start("notify", error))?;

@@ -28,7 +28,7 @@
 //! | [`client`] | the Rust client of the control socket, blocking |
 //! | [`control`] | the control socket, both its protocols, and the one sequencer of all pushes |
 //! | [`shard`] | one core: its clients, who they are, what they subscribed to, the tape, the loop |
-//! | [`ring`] | io_uring in batches; the only `unsafe` |
+//! | [`ring`] | io_uring in batches, the sockets of clients, and both simulated for tests; the only `unsafe` |
 //! | [`auth`] | who a client is: tokens and their keys, tickets, the topics that they allow |
 //! | [`wire`] | the protocols of clients as pure machines: HTTP, WebSocket, `corecast.v1`, event streams, polls |
 //! | [`service`] | systemd: what it is told, what it asked for, the sockets it keeps |

@@ -76,7 +76,7 @@ pub struct Ring {
     headers: Vec<libc::msghdr>,
     results: Vec<i32>,
     finished: usize,
-    arrivals: VecDeque<Arrival>,
+    arrivals: VecDeque<Arrival<Socket>>,
     timer: Box<types::Timespec>,
 }
 
@@ -183,7 +183,7 @@ impl Ring {
     }
 
     /// The next thing that happened, oldest first.
-    pub fn arrival(&mut self) -> Option<Arrival> {
+    pub fn arrival(&mut self) -> Option<Arrival<Socket>> {
         self.arrivals.pop_front()
     }
 
@@ -388,7 +388,7 @@ pub fn alarm(eventfd: OwnedFd) -> glommio::io::BufferedFile {
     unsafe { glommio::io::BufferedFile::from_raw_fd(eventfd.into_raw_fd()) }
 }
 
-fn arrival_of(completion: &cqueue::Entry, data: u64) -> Option<Arrival> {
+fn arrival_of(completion: &cqueue::Entry, data: u64) -> Option<Arrival<Socket>> {
     let (result, more) = (completion.result(), cqueue::more(completion.flags()));
     let token = token_of(data);
     match data >> 56 {
@@ -407,7 +407,7 @@ fn arrival_of(completion: &cqueue::Entry, data: u64) -> Option<Arrival> {
 }
 
 /// A multishot accept ends with any error, and after a success when the completion queue overflowed.
-fn accept_arrival(listener: u16, result: RawFd, more: bool) -> Option<Arrival> {
+fn accept_arrival(listener: u16, result: RawFd, more: bool) -> Option<Arrival<Socket>> {
     if result >= 0 {
         // SAFETY: a non-negative result of ACCEPT is a descriptor that nobody else owns.
         let socket = unsafe { OwnedFd::from_raw_fd(result) };

@@ -56,9 +56,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Starts at tick 0.
-    pub fn start() -> Self {
-        let now = Instant::now();
+    /// Starts at tick 0, which is `now`.
+    pub fn start(now: Instant) -> Self {
         Self { started: now, started_unix_ms: wall_ms(), now }
     }
 

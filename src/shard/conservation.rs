@@ -11,6 +11,15 @@ use super::tape::{ChainId, Due};
 use super::topics::TopicId;
 use crate::stats::CloseReason;
 
+/// What a shard's connections have yet to be sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Owed {
+    /// Messages: what `pending` of the counters must be.
+    pub messages: u64,
+    /// Octets of frames of its own, and of those that were begun, of the connection with the most.
+    pub outbox_bytes_max: usize,
+}
+
 impl Outlook<'_> {
     /// What slot `index` has yet to be sent of the tape.
     pub(super) fn due(&self, index: u32) -> Due {
@@ -56,18 +65,23 @@ impl Outlook<'_> {
 }
 
 impl Shard {
-    /// Messages that connections have yet to be sent, found by looking at each of them: what `pending` of
-    /// the counters must be. For tests: it takes time with the number of slots.
-    pub fn due(&self) -> u64 {
+    /// What connections have yet to be sent, found by looking at each of them. For tests: it takes time with
+    /// the number of slots.
+    pub fn owed(&self) -> Owed {
         let outlook = self.outlook();
-        let of_slot = |index: u32| {
+        let mut owed = Owed::default();
+        for index in 0..self.table.slots() {
             let slot = &self.table[index];
-            let queued =
-                slot.rare.iter().flat_map(|rare| &rare.outbox).map(|frame| u64::from(frame.messages));
-            let due = if slot.state == State::Open { outlook.due(index) } else { Due::default() };
-            due.live + due.expired + queued.sum::<u64>()
-        };
-        (0..self.table.slots()).map(of_slot).sum()
+            if let Some(rare) = &slot.rare {
+                owed.messages += rare.outbox.iter().map(|frame| u64::from(frame.messages)).sum::<u64>();
+                owed.outbox_bytes_max = owed.outbox_bytes_max.max(rare.outbox_bytes);
+            }
+            if slot.state == State::Open {
+                let due = outlook.due(index);
+                owed.messages += due.live + due.expired;
+            }
+        }
+        owed
     }
 
     /// Slot `index` is not sent anything more of what the tape holds for it, for `reason`; `queued` messages

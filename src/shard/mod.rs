@@ -53,6 +53,7 @@ use users::Users;
 use crate::message::{ConnId, Position, UserId};
 use crate::stats::ShardStats;
 
+pub use conservation::Owed;
 pub use settings::{Room, Settings};
 
 /// Reports that may wait for control before events are dropped; replies never are.
@@ -133,8 +134,13 @@ impl Shard {
     ///
     /// Errors: the ring was refused (`Ring::new`), or a listener's option was (ENOPROTOOPT).
     pub fn new(parts: Parts) -> io::Result<Self> {
+        Self::new_at(parts, Instant::now())
+    }
+
+    /// The same at time `now`, with which its turns begin.
+    pub fn new_at(parts: Parts, now: Instant) -> io::Result<Self> {
         let Parts { number, epoch, settings, listeners, inbox, peers, owner, gate, reports } = parts;
-        let clock = Clock::start();
+        let clock = Clock::start(now);
         for listener in &listeners {
             listener.adopt(&settings)?;
         }

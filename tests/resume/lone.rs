@@ -128,7 +128,7 @@ impl Machine for Lone {
                 shard.turn(now);
             }
             let stats = shard.snapshot();
-            assert_eq!(stats.pending, shard.due(), "Rule 10: {stats:?}");
+            assert_eq!(stats.pending, shard.owed().messages, "Rule 10: {stats:?}");
         }
         for report in self.reports.drain() {
             if let Report::Reply { inquiry, reply } = report {
