@@ -2,7 +2,9 @@
 
 mod envelope;
 mod event_stream;
+mod forwarded;
 mod long_poll;
+mod proxy;
 mod request;
 mod request_hostile;
 mod script;
