@@ -75,6 +75,8 @@ pub mod flag {
     pub const LAST: u32 = 131_072;
     /// The answer to this poll has header lines of its own.
     pub const OWN_HEAD: u32 = 262_144;
+    /// What a connection has from the listener that it came through.
+    pub const OF_LISTENER: u32 = PUBLIC;
 }
 
 /// One connection.

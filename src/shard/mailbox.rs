@@ -245,6 +245,8 @@ pub struct Handover {
     pub origins: Origins,
     /// Bytes already read behind the request head.
     pub unread: Vec<u8>,
+    /// Bits of `flag::OF_LISTENER`.
+    pub flags: u32,
 }
 
 /// The few words that all shards and control share; written rarely, read without waiting.

@@ -133,9 +133,10 @@ impl Shard {
         }
         self.stats.handed_out += 1;
         self.uncount(index);
+        let flags = self.table[index].flags & flag::OF_LISTENER;
         let socket = self.release(index);
         let origins = self.settings.policy.origins.clone();
-        let handover = Box::new(Handover { socket, opening, origins, unread: unread.to_vec() });
+        let handover = Box::new(Handover { socket, opening, origins, unread: unread.to_vec(), flags });
         if let Err(returned) = self.peers[usize::from(owner)].hand_over(handover) {
             self.stats.handed_out -= 1;
             let index = self.table.insert(returned.socket, self.clock.tick());
@@ -147,11 +148,12 @@ impl Shard {
 
     /// Takes over a connection that landed elsewhere.
     pub(super) fn take_over(&mut self, handover: Handover) {
-        let Handover { socket, mut opening, origins, mut unread } = handover;
+        let Handover { socket, mut opening, origins, mut unread, flags } = handover;
         // Both shards take over other settings, but not at the same moment.
         opening.origin = self.settings.policy.origins.renumber(opening.origin, &origins);
         self.stats.handed_in += 1;
         let index = self.table.insert(socket, self.clock.tick());
+        self.table[index].set(flags);
         if self.establish(index, opening) {
             self.after_head(index, &mut unread);
             self.want_read(index);
