@@ -134,6 +134,7 @@ mod tests {
             memory_used_bytes: 0,
             memory_limit_bytes: 0,
             control_clients: 1,
+            counted_addresses: 0,
             shards: vec![shard, second],
         }
     }

@@ -160,6 +160,7 @@ impl Desk {
             memory_used_bytes: self.gate.memory_used_bytes.load(Ordering::Relaxed),
             memory_limit_bytes: self.gate.memory_limit_bytes.load(Ordering::Relaxed),
             control_clients: self.clients,
+            counted_addresses: self.gate.counted_addresses() as u64,
             shards,
         }
     }

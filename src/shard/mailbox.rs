@@ -5,6 +5,7 @@
 //! A sleeping shard is woken through the same eventfd that its ring signals.
 
 use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
+use super::counts::Counts;
 
 use crate::message::{ConnId, Message, Topic, UserId, borrowed};
 use crate::stats::{CloseReason, ShardStats};
@@ -245,6 +247,8 @@ pub struct Handover {
     pub origins: Origins,
     /// Bytes already read behind the request head.
     pub unread: Vec<u8>,
+    /// The client's address, where one was kept.
+    pub address: Option<SocketAddr>,
     /// Bits of `flag::OF_LISTENER`.
     pub flags: u32,
 }
@@ -273,8 +277,8 @@ pub struct Gate {
     pub sockets: AtomicU64,
     /// Which events anybody listens for (`event_mask`).
     pub events_wanted: AtomicU64,
-    /// Connections per address; touched only with `limits.connections_per_address`.
-    pub(super) addresses: std::sync::Mutex<std::collections::HashMap<std::net::IpAddr, u32>>,
+    /// What is counted by address: see `counts`, which alone touches it.
+    pub(super) addresses: std::sync::Mutex<Counts>,
 }
 
 /// Why a letter was not taken: the shard's mailbox is full.

@@ -1,26 +1,30 @@
 //! One core's executor with all that it owns: listeners, ring, connections, users, topics, tape, clock.
 //!
 //! A shard shares nothing (design section 2): plain fields of one struct on one thread. Its life is the
-//! loop in `run`, a loop of batches. This file performs no protocol: `accepting` takes sockets, `opening`
-//! makes them clients where `admission` has a place, `refusing` turns the others away, `receiving` hears them,
-//! `polling` holds those that poll, `delivery` takes letters from control, `sending` writes what `outlook` gathers,
-//! `sweeping` keeps time, `shedding` cuts those furthest behind when memory is short, `ending` lets go,
-//! `adopting` takes over other settings.
+//! loop in `run`, a loop of batches. This file performs no protocol: `accepting` takes sockets, `remote` says
+//! where they come from, `opening` makes them clients where `admission` has a place, `refusing` turns the others
+//! away, `receiving` hears them, `polling` holds those that poll, `delivery` takes letters from control, `sending`
+//! writes what `outlook` gathers, `sweeping` keeps time, `shedding` cuts those furthest behind when memory is
+//! short, `ending` lets go, `adopting` takes over other settings.
 
 mod accepting;
+mod addresses;
 mod admission;
 mod adopting;
 pub mod clock;
 pub mod conn;
+mod counts;
 mod delivery;
 mod ending;
 pub mod listener;
 pub mod mailbox;
+mod networks;
 mod opening;
 mod outlook;
 mod polling;
 mod receiving;
 mod refusing;
+mod remote;
 mod sending;
 mod settings;
 mod shedding;
@@ -37,6 +41,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::ring::{self, Arrival, Ring};
+use addresses::Addresses;
 use clock::{Clock, Sweep};
 use conn::Table;
 use listener::Listener;
@@ -95,6 +100,7 @@ pub struct Shard {
     /// When the ring's timer will wake us, if one is armed.
     timer: Option<Instant>,
     table: Table,
+    addresses: Addresses,
     users: Users,
     topics: Topics,
     tape: Tape,
@@ -154,6 +160,7 @@ impl Shard {
             clock,
             timer: None,
             table: Table::default(),
+            addresses: Addresses::default(),
             users: Users::default(),
             topics: Topics::default(),
             readable: VecDeque::new(),
