@@ -151,7 +151,7 @@ fn listen(
             let listener = listener.map_err(refused)?;
             // The port that the kernel chose for port 0.
             address = listener.address().map_err(refused)?;
-            listeners.push(listener);
+            listeners.push(listener.speaking_proxy(config.network.proxy_protocol.contains(&configured)));
         }
         addresses.push(address);
     }

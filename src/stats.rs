@@ -71,6 +71,10 @@ close_reasons! {
     Drained = "drained",
     /// An HTTP answer was given, and the connection was closed after it or not used again.
     Answered = "answered",
+    /// Its address may not connect (`network.allow`, `network.deny`).
+    ForbiddenAddress = "forbidden_address",
+    /// On a listener of `network.proxy_protocol`: no PROXY header, or not from a trusted proxy.
+    ProxyHeader = "proxy_header",
 }
 
 /// How many reasons there are.
@@ -162,6 +166,12 @@ pub struct ShardStats {
     pub pongs: u64,
     /// Connections whose socket refuses bytes now.
     pub blocked: u64,
+    /// Distinct addresses kept: of clients of proxies, and of those that are counted by address.
+    pub addresses: u64,
+    /// Refused with 429 for `limits.connections_per_address`.
+    pub over_connections_per_address: u64,
+    /// Refused with 429 for `limits.connects_per_address`.
+    pub over_connects_per_address: u64,
     /// Topics with at least one subscriber now.
     pub topics: u64,
     /// Users with at least one connection now.

@@ -15,6 +15,7 @@ pub mod frames_differential;
 pub mod heads_differential;
 pub mod long_poll;
 pub mod origins;
+pub mod proxy_header;
 pub mod request_head;
 pub mod session;
 pub mod utf8;
@@ -26,7 +27,7 @@ mod whatwg;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them, by name.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     ("configuration", configuration::check),
     ("control_binary", control_binary::check),
     ("control_http", control_http::check),
@@ -37,6 +38,7 @@ pub const TARGETS: [Target; 14] = [
     ("heads_differential", heads_differential::check),
     ("long_poll", long_poll::check),
     ("origins", origins::check),
+    ("proxy_header", proxy_header::check),
     ("request_head", request_head::check),
     ("session", session::check),
     ("utf8", utf8::check),

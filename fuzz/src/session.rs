@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use corecast::auth::Credential;
 use corecast::wire::origin::Origins;
 use corecast::wire::request::{HeadLimits, parse_head};
 use corecast::wire::session::{Opening, Policy, Proof, Route, Transport, refusal_response, route};
@@ -17,9 +18,9 @@ fn policy(choice: u8) -> Policy {
     let origins = [String::from("https://a.example"), String::from("null")];
     Policy {
         proof: match choice >> 4 & 3 {
-            0 | 3 => Proof::Nothing,
             1 => Proof::Token,
-            _ => Proof::Ticket,
+            2 => Proof::Ticket,
+            _ => Proof::Nothing,
         },
         identified: choice & 64 != 0,
         anonymous: choice & 1 != 0,
@@ -64,7 +65,12 @@ fn keeps_limits(opening: &Opening, policy: &Policy) {
     }
     let is_echo = opening.transport == Transport::WebSocketEcho;
     assert!(policy.echo || !is_echo);
-    assert!(policy.anonymous || is_echo || opening.user.is_some());
+    if policy.proof == Proof::Nothing {
+        assert!(policy.anonymous || is_echo || opening.user.is_some());
+    } else {
+        // Nobody is who it says before it has shown something.
+        assert!(opening.user.is_none() && is_echo == (opening.credential == Credential::None));
+    }
 }
 
 /// Holds a response against what its reader sees: known header lines only, and a body as long as was said.

@@ -159,6 +159,7 @@ mod tests {
             memory_limit_bytes: 0,
             tickets: 0,
             control_clients: 1,
+            counted_addresses: 0,
             shards: vec![shard, second],
         }
     }

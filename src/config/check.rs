@@ -20,6 +20,8 @@ const BYTES_MAX: ByteSize = ByteSize(1 << 30);
 const ORIGINS_MAX: usize = 1024;
 /// More is a clock that is wrong, and no skew.
 const LEEWAY_MAX: Duration = Duration::from_secs(300);
+/// Most networks in one list: a file of 1 MiB holds few more.
+const NETWORKS_MAX: usize = 65_536;
 /// Longest path of a Unix socket: `sun_path` holds 108 bytes with its NUL (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -35,6 +37,7 @@ pub(super) struct Wrong {
 /// Looks at every key that has bounds. Errors: the first that is out of them.
 pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     listeners(config)?;
+    networks(config)?;
     sizes(config)?;
     counts(config)?;
     durations(config)?;
@@ -78,6 +81,29 @@ fn listeners(config: &Config) -> Result<(), Wrong> {
     }
     if socket.contains(&0) {
         return wrong("control.socket", "holds a NUL byte".to_owned());
+    }
+    Ok(())
+}
+
+fn networks(config: &Config) -> Result<(), Wrong> {
+    let network = &config.network;
+    for (key, networks) in [
+        ("limits.trusted", &config.limits.trusted),
+        ("network.trusted_proxies", &network.trusted_proxies),
+        ("network.allow", &network.allow),
+        ("network.deny", &network.deny),
+    ] {
+        within(key, networks.len(), 0, NETWORKS_MAX)?;
+    }
+    if let Some(stray) = network.proxy_protocol.iter().find(|address| !config.listen.contains(address)) {
+        return wrong("network.proxy_protocol", format!("names {stray}, which listen does not name"));
+    }
+    if !network.proxy_protocol.is_empty() && network.trusted_proxies.is_empty() {
+        return wrong(
+            "network.proxy_protocol",
+            "needs network.trusted_proxies: without it nobody is believed there, and all are closed"
+                .to_owned(),
+        );
     }
     Ok(())
 }

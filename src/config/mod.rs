@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Everything that can be configured.
@@ -37,6 +38,8 @@ pub struct Config {
     pub limits: Limits,
     /// Durations.
     pub timeouts: Timeouts,
+    /// Addresses: who may connect, and who speaks for others.
+    pub network: Network,
     /// What is kept for resuming.
     pub history: History,
     /// Who may connect.
@@ -100,8 +103,11 @@ pub struct Limits {
     pub connections: u32,
     /// Most connections from one address; 0 is no limit.
     pub connections_per_address: u32,
-    /// Networks exempt from `connections_per_address`.
-    pub trusted: Vec<ipnet::IpNet>,
+    /// New connections per second from one address, with a burst of twice that; 0 is no limit.
+    pub connects_per_address: u32,
+    /// Networks exempt from `connections_per_address` and `connects_per_address`.
+    #[serde(with = "networks")]
+    pub trusted: Vec<IpNet>,
     /// Memory that the gateway may use, beside what its cgroup allows; 0 is the cgroup's limit alone.
     pub memory: ByteSize,
     /// New connections per second and shard, with a burst of twice that; 0 is no limit.
@@ -141,6 +147,23 @@ pub struct Timeouts {
     /// Over how long a drain spreads the clients' return.
     #[serde(with = "duration")]
     pub drain: Duration,
+}
+
+/// `[network]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// Which addresses of `listen` speak the PROXY protocol.
+    pub proxy_protocol: Vec<SocketAddr>,
+    /// Peers that are believed when they say for whom they speak.
+    #[serde(with = "networks")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Who may connect; empty is everybody.
+    #[serde(with = "networks")]
+    pub allow: Vec<IpNet>,
+    /// Who may not; beats `allow`.
+    #[serde(with = "networks")]
+    pub deny: Vec<IpNet>,
 }
 
 /// `[history]`
@@ -275,6 +298,32 @@ impl Auth {
     }
 }
 
+/// Networks, written as `"10.0.0.0/8"`, or as one address.
+mod networks {
+    use std::net::IpAddr;
+
+    use ipnet::IpNet;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(networks: &[IpNet], serializer: S) -> Result<S::Ok, S::Error> {
+        networks.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+        let parse = |text: String| {
+            let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            network.map_err(|_| {
+                let text = text.escape_debug();
+                D::Error::custom(format_args!(
+                    "\"{text}\" is neither a network such as \"10.0.0.0/8\" nor an address"
+                ))
+            })
+        };
+        Vec::<String>::deserialize(deserializer)?.into_iter().map(parse).collect()
+    }
+}
+
 impl Config {
     /// As TOML that `load` reads back to an equal configuration. Keys without a value (`auth.mode`
     /// where it is absent) are left out.
@@ -291,6 +340,7 @@ impl Default for Config {
             control: Control::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            network: Network::default(),
             history: History::default(),
             auth: Auth::default(),
             web: Web::default(),
@@ -330,6 +380,7 @@ impl Default for Limits {
             socket_send_bytes: ByteSize(32 * KIB),
             connections: 0,
             connections_per_address: 0,
+            connects_per_address: 0,
             trusted: Vec::new(),
             memory: ByteSize(0),
             connects_per_second: 2000,

@@ -48,6 +48,7 @@ impl Change {
         config.control.socket.clone_from(&old.control.socket);
         config.control.mailbox_messages = old.control.mailbox_messages;
         config.control.mailbox_bytes = old.control.mailbox_bytes;
+        config.network.proxy_protocol.clone_from(&old.network.proxy_protocol);
         config.log.format = old.log.format;
         // Who is connected was let in by the old mode, and the keys of one mode are nothing to another.
         if config.auth.mode() != old.auth.mode() {

@@ -227,6 +227,8 @@ pub struct Stats {
     pub tickets: u64,
     /// Control clients connected now.
     pub control_clients: u64,
+    /// Addresses with a connection that counts against `limits.connections_per_address`.
+    pub counted_addresses: u64,
     /// Each shard's.
     pub shards: Vec<ShardStats>,
 }

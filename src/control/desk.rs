@@ -166,6 +166,7 @@ impl Desk {
             memory_limit_bytes: self.gate.memory_limit_bytes.load(Ordering::Relaxed),
             tickets: self.gate.tickets.lock().expect("no panic while tickets are counted").len() as u64,
             control_clients: self.clients,
+            counted_addresses: self.gate.counted_addresses() as u64,
             shards,
         }
     }

@@ -63,6 +63,21 @@ const PER_SHARD: &[PerShard] = &[
     ("corecast_pings_total", "counter", "Pings sent.", |s| s.pings),
     ("corecast_pongs_total", "counter", "Pongs received.", |s| s.pongs),
     ("corecast_blocked_connections", "gauge", "Connections whose socket refuses bytes now.", |s| s.blocked),
+    ("corecast_addresses", "gauge", "Distinct client addresses kept, for a limit or a proxy.", |s| {
+        s.addresses
+    }),
+    (
+        "corecast_over_connections_per_address_total",
+        "counter",
+        "Clients refused for limits.connections_per_address.",
+        |s| s.over_connections_per_address,
+    ),
+    (
+        "corecast_over_connects_per_address_total",
+        "counter",
+        "Clients refused for limits.connects_per_address.",
+        |s| s.over_connects_per_address,
+    ),
     ("corecast_topics", "gauge", "Topics with a subscriber now.", |s| s.topics),
     ("corecast_users", "gauge", "Users with a connection now.", |s| s.users),
     ("corecast_tape_messages", "gauge", "Messages on the tape now.", |s| s.tape_messages),
@@ -89,6 +104,8 @@ pub fn text(stats: &Stats) -> http::Answer {
     one("corecast_reloads_refused_total", "counter", "Reloads refused for a bad configuration.", refused);
     one("corecast_position", "gauge", "Sequence number of the newest push.", stats.position.seq);
     one("corecast_control_clients", "gauge", "Clients of the control socket now.", stats.control_clients);
+    let addresses = stats.counted_addresses;
+    one("corecast_counted_addresses", "gauge", "Addresses whose connections are counted.", addresses);
     let used = stats.memory_used_bytes;
     one("corecast_memory_bytes", "gauge", "Memory in use, where a limit is kept; else 0.", used);
     let limit = stats.memory_limit_bytes;
@@ -188,6 +205,7 @@ mod tests {
             memory_limit_bytes: 4,
             tickets: 0,
             control_clients: 1,
+            counted_addresses: 2,
             shards,
         }
     }

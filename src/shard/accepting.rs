@@ -26,20 +26,26 @@ impl Shard {
     }
 
     pub(super) fn accepted(&mut self, listener: u16, socket: Socket, armed: bool) {
-        let public = !self.listeners[usize::from(listener)].loopback;
         self.listeners[usize::from(listener)].retry = None;
         if !armed {
             self.arm_listener(usize::from(listener));
         }
         self.stats.accepted += 1;
+        if let Err(reason) = self.judge_peer(listener, &socket) {
+            return self.stats.count_close(reason);
+        }
         if self.gate.sockets.fetch_add(1, Ordering::Relaxed) >= self.settings.sockets_max {
             self.gate.sockets.fetch_sub(1, Ordering::Relaxed);
             self.stats.count_close(CloseReason::Refused);
             return;
         }
         let index = self.table.insert(socket, self.clock.tick());
-        if public {
+        let listener = &self.listeners[usize::from(listener)];
+        if !listener.loopback {
             self.table[index].set(flag::PUBLIC);
+        }
+        if listener.speaks_proxy {
+            self.table[index].set(flag::PROXY_DUE);
         }
         // The head is often there already: read before arming a poll.
         self.want_read(index);

@@ -1,9 +1,10 @@
 //! Whether there is a place for one more client: the rate of connects, and the limits of the whole gateway.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 
 use super::Shard;
+use super::addresses::counted_as;
 use super::clock::spread;
 use super::conn::flag;
 use crate::wire::close::Refusal;
@@ -72,20 +73,56 @@ impl Shard {
             // Since an earlier poll on this connection.
             return Ok(());
         }
-        let Some(address) = self.peer(index).map(|peer| peer.ip().to_canonical()) else { return Ok(()) };
-        if !self.settings.counts(address) {
-            return Ok(());
-        }
-        if !self.gate.count_address(address, self.settings.connections_per_address_max) {
+        let max = self.settings.connections_per_address_max;
+        let Some(address) = self.limited_address(index, max) else { return Ok(()) };
+        if !self.gate.count_address(counted_as(address), max) {
             self.gate.established.fetch_sub(1, Ordering::Relaxed);
-            let message =
-                format!("{address} has {} connections already", self.settings.connections_per_address_max);
+            self.stats.over_connections_per_address += 1;
+            let message = format!("{} has {max} connections already", named(address));
             return Err(Refusal::new(429, "too_many_connections", message));
         }
         self.table[index].set(flag::COUNTED);
-        self.table[index].rare().address = Some(address);
+        if self.addresses.of(index).is_none() {
+            self.addresses.keep(index, SocketAddr::new(address, 0));
+        }
         Ok(())
     }
+
+    /// The client's address, where there is a limit and it holds for it. Without one the socket is not asked.
+    fn limited_address(&self, index: u32, limit: u32) -> Option<IpAddr> {
+        if limit == 0 {
+            return None;
+        }
+        self.client_address(index).filter(|&address| !self.settings.uncounted.contains(address))
+    }
+
+    /// Gives back its place among those of its address.
+    pub(super) fn uncount(&mut self, index: u32) {
+        if self.table[index].is(flag::COUNTED) {
+            self.table[index].clear(flag::COUNTED);
+            let client = self.addresses.of(index).expect("of one that is counted the address is kept");
+            self.gate.uncount_address(counted_as(client.ip()));
+        }
+    }
+
+    /// Counts a new client against the rate of its address.
+    pub(super) fn take_connect(&mut self, index: u32) -> Result<(), Refusal> {
+        let per_second = self.settings.connects_per_address;
+        let Some(address) = self.limited_address(index, per_second) else { return Ok(()) };
+        if self.gate.take_connect(counted_as(address), per_second, self.clock.now()) {
+            return Ok(());
+        }
+        self.stats.over_connects_per_address += 1;
+        let message = format!("more than {per_second} new connections a second from {}", named(address));
+        let retry_after_s = Some(1 + spread(self.delay_key(index), RETRY_AFTER_S));
+        Err(Refusal { retry_after_s, ..Refusal::new(429, "too_many_connections", message) })
+    }
+}
+
+/// As its customers know it: an address, or a network of IPv6.
+fn named(address: IpAddr) -> String {
+    let counted = counted_as(address);
+    if counted.is_ipv6() { format!("{counted}/64") } else { counted.to_string() }
 }
 
 /// Spread by `delay_key`, so that those refused together do not come back together.
@@ -93,28 +130,5 @@ pub(super) fn overloaded(delay_key: u32, why: &'static str) -> Refusal {
     Refusal {
         retry_after_s: Some(1 + spread(delay_key, RETRY_AFTER_S)),
         ..Refusal::new(503, "overloaded", why)
-    }
-}
-
-/// One address's connections over all shards.
-impl super::mailbox::Gate {
-    /// Counts one more connection of `address`; false (and not counted) at the limit.
-    pub(super) fn count_address(&self, address: IpAddr, max: u32) -> bool {
-        let mut counts = self.addresses.lock().expect("no panic while counting");
-        let count = counts.entry(address).or_default();
-        let fits = *count < max;
-        *count += u32::from(fits);
-        fits
-    }
-
-    /// Counts one less.
-    pub(super) fn uncount_address(&self, address: IpAddr) {
-        let mut counts = self.addresses.lock().expect("no panic while counting");
-        if let std::collections::hash_map::Entry::Occupied(mut entry) = counts.entry(address) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
     }
 }

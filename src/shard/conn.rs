@@ -58,7 +58,7 @@ pub mod flag {
     pub const SHUT: u32 = 512;
     /// The peer has ended its side.
     pub const PEER_DONE: u32 = 1024;
-    /// The address is counted (`limits.connections_per_address`).
+    /// The address is counted (`limits.connections_per_address`), and kept in `Addresses`.
     pub const COUNTED: u32 = 2048;
     /// Came through a listener that is not loopback.
     pub const PUBLIC: u32 = 4096;
@@ -74,6 +74,12 @@ pub mod flag {
     pub const LAST: u32 = 131_072;
     /// The answer to this poll has header lines of its own.
     pub const OWN_HEAD: u32 = 262_144;
+    /// A PROXY header has to come first.
+    pub const PROXY_DUE: u32 = 524_288;
+    /// A PROXY header has come: who it is stands there, and nowhere else.
+    pub const PROXIED: u32 = 1_048_576;
+    /// What a connection has from the listener that it came through.
+    pub const OF_LISTENER: u32 = PUBLIC | PROXIED;
 }
 
 /// One connection.
@@ -146,8 +152,6 @@ pub struct Rare {
     pub close_deadline: Option<Tick>,
     /// Why it ends, once it does.
     pub ended: Option<CloseReason>,
-    /// Its address, while `COUNTED`.
-    pub address: Option<std::net::IpAddr>,
 }
 
 /// Octets in an outbox.
@@ -187,7 +191,6 @@ impl Rare {
             && self.send_deadline.is_none()
             && self.close_deadline.is_none()
             && self.ended.is_none()
-            && self.address.is_none()
     }
 
     /// Puts a frame behind the others.
@@ -292,7 +295,7 @@ impl Slot {
 }
 
 /// Slots in one chunk: growth never copies and wastes at most one chunk.
-const CHUNK: usize = 1024;
+pub(super) const CHUNK: usize = 1024;
 
 /// All slots of a shard. Grows by chunks; a freed slot is used again first.
 #[derive(Debug)]

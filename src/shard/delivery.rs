@@ -260,6 +260,7 @@ impl Shard {
         ShardStats {
             pending: self.stats.unaccounted(),
             open: u64::from(self.table.used()),
+            addresses: self.addresses.count() as u64,
             topics: self.topics.subscribed() as u64,
             users: self.users.count() as u64,
             tape_messages: self.tape.len() as u64,

@@ -125,15 +125,6 @@ impl Shard {
         }
     }
 
-    /// Gives back its place among those of its address.
-    pub(super) fn uncount(&mut self, index: u32) {
-        if self.table[index].is(flag::COUNTED) {
-            let address = self.table[index].rare().address.take();
-            self.table[index].clear(flag::COUNTED);
-            self.gate.uncount_address(address.expect("a counted slot keeps its address"));
-        }
-    }
-
     /// The peer has closed or reset, or its socket is broken.
     pub(super) fn peer_ended(&mut self, index: u32) {
         match self.table[index].state {
@@ -186,6 +177,8 @@ impl Shard {
 
     /// Frees the slot and gives the socket, with nothing armed on it any more.
     pub(super) fn release(&mut self, index: u32) -> Socket {
+        assert!(!self.table[index].is(flag::COUNTED), "it was uncounted when it ended or went over");
+        self.addresses.forget(index);
         let token = self.table.token(index);
         if self.table[index].is(flag::POLLED) {
             self.ring.cancel_read_poll(token);

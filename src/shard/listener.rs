@@ -19,6 +19,8 @@ pub struct Listener {
     pub(super) socket: OwnedFd,
     /// Whether only this host can reach it.
     pub(super) loopback: bool,
+    /// Whether connections begin with a PROXY header.
+    pub(super) speaks_proxy: bool,
     /// When to try accepting again after an error, and how long to wait the next time.
     pub(super) retry: Option<Retry>,
 }
@@ -49,7 +51,7 @@ impl Listener {
         set_options(&socket, options)?;
         net::bind(&socket, &address)?;
         net::listen(&socket, options.backlog)?;
-        Ok(Self { socket, loopback: address.ip().is_loopback(), retry: None })
+        Ok(Self { socket, loopback: address.ip().is_loopback(), speaks_proxy: false, retry: None })
     }
 
     /// Goes on with one that listened before this process did, its queue included. Errors: as `bind`.
@@ -60,7 +62,12 @@ impl Listener {
         let socket = OwnedFd::from(socket);
         set_options(&socket, options)?;
         net::listen(&socket, options.backlog)?;
-        Ok(Self { socket, loopback, retry: None })
+        Ok(Self { socket, loopback, speaks_proxy: false, retry: None })
+    }
+
+    /// The same for the PROXY protocol, or not.
+    pub fn speaking_proxy(self, speaks_proxy: bool) -> Self {
+        Self { speaks_proxy, ..self }
     }
 
     /// The same socket under another descriptor, for the service manager to keep.

@@ -5,6 +5,7 @@
 //! A sleeping shard is woken through the same eventfd that its ring signals.
 
 use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
+use super::counts::Counts;
 
 use crate::auth::Tickets;
 use crate::message::{ConnId, Message, Topic, UserId, borrowed};
@@ -247,6 +249,10 @@ pub struct Handover {
     pub origins: Origins,
     /// Bytes already read behind the request head.
     pub unread: Vec<u8>,
+    /// The client's address, where one was kept.
+    pub address: Option<SocketAddr>,
+    /// Bits of `flag::OF_LISTENER`.
+    pub flags: u32,
 }
 
 /// The few words that all shards and control share; written rarely, read without waiting.
@@ -275,8 +281,8 @@ pub struct Gate {
     pub events_wanted: AtomicU64,
     /// Tickets that wait to be used; touched only with `auth.mode = "ticket"`.
     pub tickets: std::sync::Mutex<Tickets>,
-    /// Connections per address; touched only with `limits.connections_per_address`.
-    pub(super) addresses: std::sync::Mutex<std::collections::HashMap<std::net::IpAddr, u32>>,
+    /// What is counted by address: see `counts`, which alone touches it.
+    pub(super) addresses: std::sync::Mutex<Counts>,
 }
 
 /// Why a letter was not taken: the shard's mailbox is full.

@@ -1,30 +1,34 @@
 //! One core's executor with all that it owns: listeners, ring, connections, users, topics, tape, clock.
 //!
 //! A shard shares nothing (design section 2): plain fields of one struct on one thread. Its life is the
-//! loop in `run`, a loop of batches. This file performs no protocol: `accepting` takes sockets, `opening`
-//! makes them clients where `identity` knows who they are and `admission` has a place, `refusing` turns the
-//! others away, `receiving` hears them, `polling` holds those that poll, `delivery` takes letters from control,
-//! `sending` writes what `outlook` gathers, `sweeping` keeps time, `shedding` cuts those furthest behind when
-//! memory is short, `ending` lets go, `conservation` counts what is never sent, `adopting` takes over other
-//! settings.
+//! loop in `run`, a loop of batches. This file performs no protocol: `accepting` takes sockets, `remote` says
+//! where they come from, `opening` makes them clients where `identity` knows who they are and `admission` has a
+//! place, `refusing` turns the others away, `receiving` hears them, `polling` holds those that poll, `delivery`
+//! takes letters from control, `sending` writes what `outlook` gathers, `sweeping` keeps time, `shedding` cuts
+//! those furthest behind when memory is short, `ending` lets go, `conservation` counts what is never sent,
+//! `adopting` takes over other settings.
 
 mod accepting;
+mod addresses;
 mod admission;
 mod adopting;
 pub mod clock;
 pub mod conn;
 mod conservation;
+mod counts;
 mod delivery;
 mod ending;
 mod grants;
 mod identity;
 pub mod listener;
 pub mod mailbox;
+mod networks;
 mod opening;
 mod outlook;
 mod polling;
 mod receiving;
 mod refusing;
+mod remote;
 mod sending;
 mod settings;
 mod shedding;
@@ -41,6 +45,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::ring::{self, Arrival, Ring};
+use addresses::Addresses;
 use clock::{Clock, Sweep};
 use conn::Table;
 use grants::Grants;
@@ -101,6 +106,7 @@ pub struct Shard {
     /// When the ring's timer will wake us, if one is armed.
     timer: Option<Instant>,
     table: Table,
+    addresses: Addresses,
     users: Users,
     grants: Grants,
     topics: Topics,
@@ -166,6 +172,7 @@ impl Shard {
             clock,
             timer: None,
             table: Table::default(),
+            addresses: Addresses::default(),
             users: Users::default(),
             grants: Grants::default(),
             topics: Topics::default(),

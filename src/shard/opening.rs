@@ -2,7 +2,6 @@
 //!
 //! What a request comes to is decided by `wire::session`; here it is performed.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -13,6 +12,7 @@ use super::clock::spread;
 use super::conn::{NONE, State, flag};
 use super::ending::Answer;
 use super::mailbox::{Handover, Happening, event_mask};
+use super::remote::FORBIDDEN_ADDRESS;
 use super::settings::Settings;
 use crate::message::Position;
 use crate::stats::CloseReason;
@@ -76,6 +76,13 @@ impl Shard {
             }
         };
         let refuse = if request.method == "HEAD" { Self::refuse_head } else { Self::refuse };
+        let another = match self.learn_client(index, &request) {
+            Ok(another) => another,
+            Err(refusal) => {
+                refuse(self, index, &refusal);
+                return None;
+            }
+        };
         match session::route(&request, &policy) {
             Err(refusal) => refuse(self, index, &refusal),
             Ok(Route::Ready) if self.is_draining() => refuse(self, index, &self.draining(index)),
@@ -87,7 +94,7 @@ impl Shard {
                 self.answer(index, &request, session::preflight_response(&fields));
             }
             Ok(Route::Open(opening)) => {
-                return self.admit(index, opening, &input[length..]).then_some(length);
+                return self.admit(index, opening, &input[length..], another).then_some(length);
             }
         }
         None
@@ -116,14 +123,22 @@ impl Shard {
         Refusal { retry_after_s: Some(1 + spread(self.delay_key(index), self.drain_within_s())), ..refusal }
     }
 
-    /// Lets the client in, here or at its owner. True if it is established here.
-    fn admit(&mut self, index: u32, mut opening: Opening, unread: &[u8]) -> bool {
+    /// Lets the client in, here or at its owner. True if it is established here. `another`: not the one before
+    /// it on this connection.
+    fn admit(&mut self, index: u32, mut opening: Opening, unread: &[u8], another: bool) -> bool {
         if self.is_draining() {
             self.refuse_opening(index, &opening, self.draining(index));
             return false;
         }
         // Another request of one that was let in: those who poll all the time are no rush of new ones.
         let served = self.table[index].is(flag::SERVED);
+        // Before the rate of the shard: one address must not use it up for all others.
+        if (!served || another)
+            && let Err(refusal) = self.take_connect(index)
+        {
+            self.refuse_opening(index, &opening, refusal);
+            return false;
+        }
         if !served && let Err(refusal) = self.take_turn(opening.since) {
             self.refuse_opening(index, &opening, refusal);
             return false;
@@ -139,9 +154,12 @@ impl Shard {
         }
         self.stats.handed_out += 1;
         self.uncount(index);
+        let address = self.addresses.of(index);
+        let flags = self.table[index].flags & flag::OF_LISTENER;
         let socket = self.release(index);
         let origins = self.settings.policy.origins.clone();
-        let handover = Box::new(Handover { socket, opening, origins, unread: unread.to_vec() });
+        let handover = Handover { socket, opening, origins, unread: unread.to_vec(), address, flags };
+        let handover = Box::new(handover);
         if let Err(returned) = self.peers[usize::from(owner)].hand_over(handover) {
             self.stats.handed_out -= 1;
             let index = self.table.insert(returned.socket, self.clock.tick());
@@ -153,11 +171,15 @@ impl Shard {
 
     /// Takes over a connection that landed elsewhere.
     pub(super) fn take_over(&mut self, handover: Handover) {
-        let Handover { socket, mut opening, origins, mut unread } = handover;
+        let Handover { socket, mut opening, origins, mut unread, address, flags } = handover;
         // Both shards take over other settings, but not at the same moment.
         opening.origin = self.settings.policy.origins.renumber(opening.origin, &origins);
         self.stats.handed_in += 1;
         let index = self.table.insert(socket, self.clock.tick());
+        self.table[index].set(flags);
+        if let Some(address) = address {
+            self.addresses.keep(index, address);
+        }
         if self.establish(index, opening) {
             self.after_head(index, &mut unread);
             self.want_read(index);
@@ -286,15 +308,6 @@ impl Shard {
         Resume { replayed, gap }
     }
 
-    pub(super) fn peer(&self, index: u32) -> Option<SocketAddr> {
-        self.table[index].socket().peer()
-    }
-
-    /// `ip:port` of the peer; empty when it has gone.
-    pub(super) fn remote(&self, index: u32) -> String {
-        self.peer(index).map(|peer| peer.to_string()).unwrap_or_default()
-    }
-
     /// Ends a connection whose request is refused.
     pub(super) fn refuse(&mut self, index: u32, refusal: &Refusal) {
         self.refuse_by(index, refusal, session::refusal_response(refusal));
@@ -319,8 +332,9 @@ impl Shard {
     fn refuse_by(&mut self, index: u32, refusal: &Refusal, response: Bytes) {
         tracing::debug!(shard = self.number, status = refusal.status, code = refusal.code, "refused");
         self.stats.unauthorized += u64::from(refusal.status == 401);
-        let reason = match refusal.status {
-            408 => CloseReason::HandshakeTimeout,
+        let reason = match (refusal.status, refusal.code) {
+            (408, _) => CloseReason::HandshakeTimeout,
+            (_, FORBIDDEN_ADDRESS) => CloseReason::ForbiddenAddress,
             _ => CloseReason::Refused,
         };
         self.finish(index, reason, Answer::Http(response));

@@ -18,6 +18,7 @@ use crate::ring::{BATCH_MAX, Token};
 use crate::stats::CloseReason;
 use crate::wire::close::{ProtocolError, code};
 use crate::wire::envelope::{self, ClientFrame, EchoId};
+use crate::wire::proxy;
 use crate::wire::session::Transport;
 use crate::wire::websocket::{self, Decoder, Event};
 
@@ -188,6 +189,7 @@ impl Shard {
 
     pub(super) fn hear(&mut self, index: u32, input: &mut [u8]) {
         match self.table[index].state {
+            State::Handshake if self.table[index].is(flag::PROXY_DUE) => self.hear_proxy(index, input),
             State::Handshake => self.hear_head(index, input),
             State::Open => match self.table[index].transport {
                 Transport::EventStream => self.hear_nothing(index),
@@ -503,7 +505,8 @@ fn room(slot: &Slot, head_bytes_max: usize) -> usize {
         }
         State::Handshake | State::Open => {
             let kept = rare.map_or(0, |rare| rare.head.len());
-            head_bytes_max.saturating_sub(kept).max(1)
+            let bytes_max = if slot.is(flag::PROXY_DUE) { proxy::HEADER_BYTES_MAX } else { head_bytes_max };
+            bytes_max.saturating_sub(kept).max(1)
         }
         State::Closing | State::Free => usize::MAX,
     }

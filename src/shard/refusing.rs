@@ -113,7 +113,8 @@ impl Shard {
     /// the batch, if that is what becomes of it.
     pub(super) fn refuse_early(&mut self, index: u32, input: &[u8]) -> bool {
         let slot = &self.table[index];
-        let first = slot.state == State::Handshake && !slot.is(flag::SERVED) && slot.rare.is_none();
+        let first =
+            slot.state == State::Handshake && !slot.is(flag::SERVED | flag::PROXY_DUE) && slot.rare.is_none();
         if !first || self.is_draining() {
             return false;
         }

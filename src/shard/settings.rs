@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::clock::Tick;
+use super::networks::Networks;
 use super::refusing::Answers;
 use super::tape::TapeLimits;
 use crate::auth::{KeyRing, Rules, Verifier};
@@ -46,7 +47,15 @@ pub struct Settings {
     pub(super) connections_max: u64,
     pub(super) sockets_max: u64,
     pub(super) connections_per_address_max: u32,
-    pub(super) trusted: Vec<ipnet::IpNet>,
+    pub(super) connects_per_address: u32,
+    /// Not counted by address.
+    pub(super) uncounted: Networks,
+    /// Believed when they say for whom they speak.
+    pub(super) proxies: Networks,
+    /// Who may connect (everybody where it is empty), and who may not.
+    pub(super) allow: Networks,
+    /// See `allow`.
+    pub(super) deny: Networks,
     pub(super) connects_per_second: u32,
     /// Early refusals, ready to be sent.
     pub(super) answers: Answers,
@@ -107,7 +116,11 @@ impl Settings {
             connections_max: room.clients_max,
             sockets_max: room.sockets_max,
             connections_per_address_max: limits.connections_per_address,
-            trusted: limits.trusted.clone(),
+            connects_per_address: limits.connects_per_address,
+            uncounted: Networks::new(&limits.trusted),
+            proxies: Networks::new(&config.network.trusted_proxies),
+            allow: Networks::new(&config.network.allow),
+            deny: Networks::new(&config.network.deny),
             answers: Answers::new(&origins),
             connects_per_second: limits.connects_per_second,
             uplinks_per_second: limits.uplinks_per_second,
@@ -146,9 +159,14 @@ impl Settings {
         if echo { &websocket::ECHO_LIMITS } else { &self.messages }
     }
 
-    /// Whether connections from `address` are counted.
-    pub(super) fn counts(&self, address: IpAddr) -> bool {
-        self.connections_per_address_max > 0 && !self.trusted.iter().any(|net| net.contains(&address))
+    /// Whether there is anybody who may not connect.
+    pub(super) fn judges(&self) -> bool {
+        !self.allow.is_empty() || !self.deny.is_empty()
+    }
+
+    /// Whether `address` may connect.
+    pub(super) fn permits(&self, address: IpAddr) -> bool {
+        !self.deny.contains(address) && (self.allow.is_empty() || self.allow.contains(address))
     }
 }
 

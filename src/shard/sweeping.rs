@@ -58,7 +58,8 @@ impl Shard {
         if self.clock.tick().since(slot.opened) < self.settings.handshake_ticks {
             return;
         }
-        if slot.has_head() {
+        // Half a PROXY header is no request, and a proxy that cannot finish it no reader of answers.
+        if slot.has_head() && !slot.is(flag::PROXY_DUE) {
             let refusal = Refusal::new(408, "handshake_timeout", "the request did not arrive in time");
             return self.refuse(index, &refusal);
         }

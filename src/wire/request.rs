@@ -219,7 +219,7 @@ fn find(octets: &[u8], wanted: impl Fn(u8) -> bool) -> Option<usize> {
 }
 
 /// A token octet (RFC 9110 5.6.2).
-fn is_token_octet(octet: u8) -> bool {
+pub(super) fn is_token_octet(octet: u8) -> bool {
     matches!(octet, b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.')
         || matches!(octet, b'^' | b'_' | b'`' | b'|' | b'~')
 }
@@ -244,7 +244,7 @@ fn is_blank(octet: u8) -> bool {
     matches!(octet, b' ' | b'\t')
 }
 
-fn trim(mut value: &[u8]) -> &[u8] {
+pub(super) fn trim(mut value: &[u8]) -> &[u8] {
     while let [first, rest @ ..] = value
         && is_blank(*first)
     {

@@ -34,6 +34,25 @@ fn listen_names_at_least_one_address_and_none_twice() {
 }
 
 #[test]
+fn issue_6_networks_are_cidr_or_addresses_and_at_most_65536() {
+    let good = ["", "10.0.0.0/8", "10.1.2.3/8", "192.0.2.1", "2001:db8::1,fd00::/8", "0.0.0.0/0,::/0"];
+    let bad = ["10.0.0.0/33", "10.0.0", "example.org", "::1/129", "10.0.0.0/8;::1", "fe80::1%eth0"];
+    for key in ["limits.trusted", "network.trusted_proxies", "network.allow", "network.deny"] {
+        bound(key, &good, &bad);
+    }
+    let many = |count| vec!["::1"; count].join(",");
+    bound("network.deny", &[&many(65_536)], &[&many(65_537)]);
+}
+
+#[test]
+fn issue_6_only_an_address_of_listen_speaks_the_proxy_protocol_and_only_to_trusted_proxies() {
+    let beside = ["listen=127.0.0.1:1,127.0.0.2:1", "network.trusted_proxies=10.0.0.1"];
+    let good = ["", "127.0.0.2:1", "127.0.0.1:1,127.0.0.2:1"];
+    bound_beside(&beside, "network.proxy_protocol", &good, &["127.0.0.1:2", "127.0.0.1"]);
+    bound_beside(&beside[..1], "network.proxy_protocol", &[""], &["127.0.0.2:1"]);
+}
+
+#[test]
 fn shards_are_at_most_1024() {
     bound("shards", &["0", "1", "1024"], &["1025"]);
 }
@@ -122,7 +141,13 @@ fn counts_are_at_least_one() {
 
 #[test]
 fn counts_where_0_means_no_limit_take_0() {
-    for key in ["connections", "connections_per_address", "connects_per_second", "uplinks_per_second"] {
+    for key in [
+        "connections",
+        "connections_per_address",
+        "connects_per_address",
+        "connects_per_second",
+        "uplinks_per_second",
+    ] {
         bound(&format!("limits.{key}"), &["0", "1", "4294967295"], &["4294967296", "-1"]);
     }
 }

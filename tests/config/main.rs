@@ -59,6 +59,7 @@ fn contract_5_every_type_of_key_can_be_set_by_variable_and_by_flag() {
         ("shards", "3"),
         ("limits.message_bytes", "2KiB"),
         ("limits.trusted", "10.0.0.0/8,fd00::/8"),
+        ("network.deny", "192.0.2.7, 2001:db8::1, 198.51.100.0/24"),
         ("control.allow_uids", "0,1000"),
         ("timeouts.pong", "500ms"),
         ("web.echo", "true"),
@@ -77,6 +78,8 @@ fn contract_5_every_type_of_key_can_be_set_by_variable_and_by_flag() {
         assert_eq!(config.shards, 3);
         assert_eq!(config.limits.message_bytes, ByteSize(2048));
         assert_eq!(config.limits.trusted.len(), 2);
+        let denied: Vec<String> = config.network.deny.iter().map(ToString::to_string).collect();
+        assert_eq!(denied, ["192.0.2.7/32", "2001:db8::1/128", "198.51.100.0/24"]);
         assert_eq!(config.control.allow_uids, [0, 1000]);
         assert_eq!(config.timeouts.pong, Duration::from_millis(500));
         assert!(config.web.echo);

@@ -4,8 +4,15 @@ use corecast::config::{Change, Config};
 use toml::Table;
 
 /// What cannot change while the gateway runs.
-const KEPT: [&str; 6] =
-    ["control.mailbox_bytes", "control.mailbox_messages", "control.socket", "listen", "log.format", "shards"];
+const KEPT: [&str; 7] = [
+    "control.mailbox_bytes",
+    "control.mailbox_messages",
+    "control.socket",
+    "listen",
+    "log.format",
+    "network.proxy_protocol",
+    "shards",
+];
 
 /// Every key at another value than its default.
 const OTHER: &str = r#"
@@ -33,6 +40,7 @@ poll_bytes = 1
 socket_send_bytes = 4096
 connections = 1
 connections_per_address = 1
+connects_per_address = 1
 trusted = ["10.0.0.0/8"]
 memory = "1GiB"
 connects_per_second = 1
@@ -47,6 +55,11 @@ heartbeat_min = "1s"
 heartbeat_max = "1s"
 pong = "1s"
 drain = "1s"
+[network]
+proxy_protocol = ["127.0.0.1:1"]
+trusted_proxies = ["10.0.0.1"]
+allow = ["10.0.0.0/8"]
+deny = ["10.0.0.2"]
 [history]
 messages = 1
 bytes = 1

@@ -106,3 +106,14 @@ fn contract_2_echo_is_for_loopback_unless_echo_public() {
     let gateway = Gateway::listening(&["web.echo=true", "web.echo_public=true"], "0.0.0.0:0");
     open(&gateway).close();
 }
+
+#[test]
+fn contract_2_echo_is_for_loopback_on_a_connection_that_moved_between_shards_too() {
+    let gateway = Gateway::listening(&["web.echo=true"], "0.0.0.0:0");
+    let mut client = crate::polls::poller(&gateway);
+    // So many users do not all live where they land.
+    (0..24).for_each(|n| drop(client.poll(&format!("timeout=0&user=u{n}"))));
+    assert!(gateway.totals()["handed_in"].as_u64() > Some(0));
+    client.send(upgrade("/echo", ""));
+    assert_eq!(client.answer().status, 404);
+}

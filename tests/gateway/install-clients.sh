@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs the programs of others that tests/gateway and tests/load run: curl, nginx, headless Chromium,
-# libfaketime, and Python's `websockets` in a virtual environment under target/. Does nothing where they are there already.
+# Installs the programs of others that tests/gateway and tests/load run: curl, nginx, haproxy, headless Chromium,
+# libfaketime, and Python's `websockets` in a virtual environment under target/. Does nothing where they are there
+# already.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -14,6 +15,7 @@ as_root() {
 
 missing=
 nginx=$(PATH=$PATH:/usr/sbin command -v nginx) || missing="$missing nginx"
+haproxy=$(PATH=$PATH:/usr/sbin command -v haproxy) || missing="$missing haproxy"
 command -v curl >/dev/null || missing="$missing curl"
 command -v chromium >/dev/null || missing="$missing chromium"
 [ -e "$(echo /usr/lib/*/faketime/libfaketimeMT.so.1)" ] || missing="$missing libfaketime"
@@ -27,7 +29,11 @@ if [ -n "$missing" ]; then
     if [ -z "$nginx" ] && command -v systemctl >/dev/null; then
         as_root systemctl disable --now nginx >/dev/null 2>&1 || true
     fi
+    if [ -z "$haproxy" ] && command -v systemctl >/dev/null; then
+        as_root systemctl disable --now haproxy >/dev/null 2>&1 || true
+    fi
     nginx=$(PATH=$PATH:/usr/sbin command -v nginx)
+    haproxy=$(PATH=$PATH:/usr/sbin command -v haproxy)
 fi
 
 if ! "$environment/bin/python" -c 'import websockets' 2>/dev/null; then
@@ -35,4 +41,4 @@ if ! "$environment/bin/python" -c 'import websockets' 2>/dev/null; then
     "$environment/bin/pip" install --quiet --disable-pip-version-check "$websockets"
 fi
 
-echo "clients: $(curl --version | head -n 1 | cut -d ' ' -f 1-2), $(chromium --version 2>/dev/null), $("$nginx" -v 2>&1 | cut -d ' ' -f 3), $("$environment/bin/pip" freeze)"
+echo "clients: $(curl --version | head -n 1 | cut -d ' ' -f 1-2), $(chromium --version 2>/dev/null), $("$nginx" -v 2>&1 | cut -d ' ' -f 3), haproxy $("$haproxy" -v | head -n 1 | cut -d ' ' -f 3), $("$environment/bin/pip" freeze)"

@@ -3,6 +3,7 @@
 //! One file per subject; each test starts a gateway of its own through `harness`. The machines inside
 //! have their own specification in tests/spec, which needs no sockets.
 
+mod addresses;
 mod cli;
 mod conservation;
 mod control;
@@ -22,6 +23,7 @@ mod limits;
 mod memory;
 mod poll_connections;
 mod polls;
+mod proxies;
 mod push;
 mod raw;
 mod real_clients;

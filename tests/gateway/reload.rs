@@ -10,15 +10,15 @@ use crate::harness::websocket::TEXT;
 use crate::harness::{Gateway, eventually};
 
 /// A gateway with a file that is written anew.
-struct Reloaded {
-    gateway: Gateway,
+pub struct Reloaded {
+    pub gateway: Gateway,
     file: PathBuf,
     /// Held for its end.
     _directory: tempfile::TempDir,
 }
 
 impl Reloaded {
-    fn start(text: &str) -> Self {
+    pub fn start(text: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("corecast.toml");
         std::fs::write(&file, text).unwrap();
@@ -39,7 +39,7 @@ impl Reloaded {
 
     /// With a good file.
     #[track_caller]
-    fn reload(&self, text: &str) {
+    pub fn reload(&self, text: &str) {
         self.hup(text, "reloads");
     }
 

@@ -3,7 +3,9 @@
 mod credential;
 mod envelope;
 mod event_stream;
+mod forwarded;
 mod long_poll;
+mod proxy;
 mod request;
 mod request_hostile;
 mod script;
