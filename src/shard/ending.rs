@@ -191,16 +191,14 @@ impl Shard {
         self.table.remove(index)
     }
 
-    /// Slow-consumer policy: 4000, counted, logged once in a while.
+    /// Slow-consumer policy: 4000, counted, logged at a pace.
     ///
     /// `why` names the numbers and the limit.
     pub(super) fn close_slow(&mut self, index: u32, why: std::fmt::Arguments<'_>) {
-        let before = self.stats.closed[CloseReason::SlowConsumer as usize];
-        // Rule 8: the first, then each time the count doubles.
-        if before.is_power_of_two() || before == 0 {
+        if let Some(silent) = self.lines.slow.count(self.clock.now()) {
             let user = self.user_of(index);
             tracing::warn!(
-                "slow consumer: closed {} (user {}) {why}; {before} before it on shard {}",
+                "slow consumer: closed {} (user {}) {why}; {silent} without a line before it on shard {}",
                 self.id(index),
                 user.as_ref().map_or("-", |user| user.as_str()),
                 self.number

@@ -21,6 +21,7 @@ mod ending;
 mod grants;
 mod identity;
 pub mod listener;
+mod log_pace;
 pub mod mailbox;
 mod networks;
 mod opening;
@@ -124,6 +125,7 @@ pub struct Shard {
     receiver: receiving::Receiver,
     sender: sending::Sender,
     connects: admission::ConnectRate,
+    lines: log_pace::Lines,
     /// To be told at the end of the batch that is being received, with the number of their delay.
     refusals: Vec<(u32, refusing::Shortage, u32)>,
     /// `5e9f7cd8-`, as positions of this gateway begin.
@@ -157,6 +159,7 @@ impl Shard {
             receiver: receiving::Receiver::new(),
             sender: sending::Sender::default(),
             connects: admission::ConnectRate::new(settings.connects_per_second),
+            lines: log_pace::Lines::new(peers.len()),
             refusals: Vec::new(),
             epoch_text: epoch_text(epoch),
             stats: ShardStats { shard: number, ..ShardStats::default() },

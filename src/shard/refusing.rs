@@ -91,18 +91,17 @@ impl Shard {
 
     /// Gives how many there were before it: the number of its delay.
     fn count_shortage(&mut self, shortage: Shortage) -> u32 {
-        let count = match shortage {
-            Shortage::Rate => &mut self.stats.refused_rate,
-            Shortage::Memory => &mut self.stats.refused_memory,
+        let (count, lines) = match shortage {
+            Shortage::Rate => (&mut self.stats.refused_rate, &mut self.lines.refused_rate),
+            Shortage::Memory => (&mut self.stats.refused_memory, &mut self.lines.refused_memory),
         };
         let before = *count;
         *count += 1;
-        // Rule 8: the first, then each time the count doubles.
-        if before == 0 || before.is_power_of_two() {
+        if let Some(silent) = lines.count(self.clock.now()) {
             let (shard, limit) = (self.number, self.settings.connects_per_second);
             tracing::warn!(
                 shard,
-                "refused a client: {}; {before} before it, limits.connects_per_second is {limit}",
+                "refused a client: {}; {silent} without a line before it, limits.connects_per_second is {limit}",
                 shortage.message()
             );
         }

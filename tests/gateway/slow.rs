@@ -3,6 +3,7 @@
 use corecast::client::Client;
 use corecast::control::command::Push;
 use corecast::message::{Kind, Target};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::Gateway;
@@ -107,6 +108,22 @@ fn contract_2_a_client_that_takes_nothing_for_timeouts_send_is_cut_however_littl
     // Its close frame is not read either: the socket is let go all the same.
     gateway.until("let go", |totals| totals["open"] == 1);
     reader.nothing_waits();
+}
+
+#[test]
+fn issue_6_many_slow_consumers_at_once_write_one_line_a_second_and_shard() {
+    let settings = [SMALL_BUFFERS, "limits.send_backlog_bytes=64KiB", "shards=1"];
+    let mut gateway = Gateway::start(&settings);
+    let lazy: Vec<_> = (0..20).map(|_| sluggish(&gateway)).collect();
+    let mut pusher = gateway.client();
+    let begun = std::time::Instant::now();
+    (0..).take_while(|_| slow_consumers(&gateway.totals()) < 20).for_each(|n| push(&mut pusher, n));
+    let seconds = begun.elapsed().as_secs() as usize;
+    drop(lazy);
+    gateway.signal(Signal::TERM);
+    gateway.ended();
+    let lines = gateway.said().matches("slow consumer: closed").count();
+    assert!((1..=1 + seconds).contains(&lines), "{lines} lines in {seconds} s:\n{}", gateway.said());
 }
 
 #[test]
