@@ -84,7 +84,7 @@ fn the_configuration_counts_in_what_is_needed() {
     };
     let settings = ["shards=3", "history.bytes=1MiB", "limits.socket_send_bytes=64KiB", "timeouts.drain=10s"];
     let report = of(&settings);
-    assert_eq!(finding(&report, "cgroup pids.max")["needed"], 10);
+    assert_eq!(finding(&report, "cgroup pids.max")["needed"], 11);
     assert_eq!(finding(&report, "net.core.wmem_max")["needed"], 65_536);
     assert_eq!(finding(&report, "net.core.somaxconn")["needed"], 100);
     let history = finding(&of(&["shards=3", "history.bytes=2MiB"]), "memory")["needed"].as_u64().unwrap();

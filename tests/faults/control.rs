@@ -26,7 +26,9 @@ pub fn misused(form: Form) -> Row {
     let with_file = |command: &mut Command| {
         command.arg("--config").arg(file.path());
     };
-    let mut scene = Scene::prepared(form, &["control.request_timeout=2s"], good, with_file);
+    // So that 32 unread answers are less than the allocator may keep, and ten times as many are more.
+    let settings = ["control.request_timeout=2s", "control.reply_bytes=128KiB"];
+    let mut scene = Scene::prepared(form, &settings, good, with_file);
     scene.under(|scene| {
         refused_by_uid(scene);
         large_body(scene);

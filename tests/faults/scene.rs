@@ -21,7 +21,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::crowd::{Crowd, Heard, Manner, stamp_us};
-use crate::harness::Gateway;
+use crate::harness::{Gateway, sum};
 use crate::table::{Bound, Row};
 
 /// How long the gateway has to be as it was before.
@@ -291,15 +291,17 @@ impl Scene {
         }
     }
 
-    /// Rule 5, exactly.
+    /// Rules 5 and 10, exactly.
     fn add_up(&mut self, accepted: Option<usize>) -> bool {
         let totals = self.gateway.totals();
         let balance = balance(&totals);
         self.expect(balance == 0, format_args!("accepted is {balance} more than open and closed: {totals}"));
+        let unaccounted = unaccounted(&totals);
+        self.expect(unaccounted == 0, format_args!("{unaccounted} messages are unaccounted for: {totals}"));
         let known = accepted.is_none_or(|count| totals["accepted"] == count + self.good);
         let good = self.good;
         self.expect(known, format_args!("{accepted:?} and {good} came: {totals}"));
-        balance == 0 && known
+        balance == 0 && unaccounted == 0 && known
     }
 
     /// Each that was sent has been answered when this returns.
@@ -327,9 +329,15 @@ impl Scene {
 
 /// Accepted less open and closed; 0 is exact.
 pub fn balance(totals: &Value) -> i64 {
-    let count = |value: &Value| value.as_i64().unwrap();
-    let closed: i64 = totals["closed"].as_object().unwrap().values().map(count).sum();
-    count(&totals["accepted"]) - count(&totals["open"]) - closed
+    let count = |name: &str| totals[name].as_i64().unwrap();
+    count("accepted") - count("open") - sum(&totals["closed"]) as i64
+}
+
+/// Messages that were due less what became of them; 0 is exact (Rule 10).
+fn unaccounted(totals: &Value) -> i64 {
+    let count = |name: &str| totals[name].as_i64().unwrap();
+    let became = count("delivered") + count("expired") + sum(&totals["dropped"]) as i64 + count("pending");
+    count("handed") + count("replayed") - became
 }
 
 /// A thread with all good ones, which are connected when this returns.
