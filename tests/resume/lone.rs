@@ -106,7 +106,8 @@ fn configuration(limits: &Limits, poll_bytes: usize) -> Config {
 }
 
 impl Machine for Lone {
-    const PATIENCE: Duration = Duration::from_secs(2);
+    // A host that is short of memory stands still for seconds; what arrives at all does so in one turn or two.
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     fn epoch(&self) -> u32 {
         EPOCH
