@@ -16,7 +16,7 @@ use crate::message::Topic;
 use crate::stats::CloseReason;
 use crate::wire::close::{Refusal, code};
 use crate::wire::envelope::{self, EchoId};
-use crate::wire::session::{self, Opening, Proof, Transport};
+use crate::wire::session::{Opening, Proof, Transport};
 
 /// Tokens that are ended in one turn.
 const ENDS_PER_TURN: usize = 1024;
@@ -83,14 +83,10 @@ impl Shard {
 
     fn replace(&mut self, index: u32) {
         let reason = "replaced by a newer connection";
-        let answer = match self.table[index].transport {
-            Transport::LongPoll => {
-                let fields = self.settings.policy.origins.refusal_fields(self.table[index].origin);
-                let refusal = Refusal { fields, ..Refusal::new(403, "replaced", reason) };
-                Answer::Http(session::refusal_response(&refusal))
-            }
-            _ => Answer::Close { code: Some(code::REPLACED), reason: reason.into() },
-        };
+        if self.table[index].transport == Transport::LongPoll {
+            return self.forbid_poll(index, CloseReason::Replaced, reason);
+        }
+        let answer = Answer::Close { code: Some(code::REPLACED), reason: reason.into() };
         self.finish(index, CloseReason::Replaced, answer);
     }
 

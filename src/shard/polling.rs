@@ -104,9 +104,14 @@ impl Shard {
         if code < code::KICKED {
             return self.end_poll(index, CloseReason::Kicked);
         }
+        self.forbid_poll(index, CloseReason::Kicked, reason);
+    }
+
+    /// Ends a poll for `reason` with a 403 of that name, in a way that a page can read.
+    pub(super) fn forbid_poll(&mut self, index: u32, reason: CloseReason, message: &str) {
         let fields = self.settings.policy.origins.refusal_fields(self.table[index].origin);
-        let refusal = Refusal { fields, ..Refusal::new(403, "kicked", reason.to_owned()) };
-        self.finish(index, CloseReason::Kicked, Answer::Http(session::refusal_response(&refusal)));
+        let refusal = Refusal { fields, ..Refusal::new(403, reason.name(), message.to_owned()) };
+        self.finish(index, reason, Answer::Http(session::refusal_response(&refusal)));
     }
 
     /// What one answer cannot hold is left out for `reason`: the next poll asks for it.
