@@ -193,6 +193,11 @@ impl Rare {
             && self.ended.is_none()
     }
 
+    /// Messages that end with the frames of the outbox from the `first` on.
+    pub fn queued_messages(&self, first: usize) -> u64 {
+        self.outbox.iter().skip(first).map(|frame| u64::from(frame.messages)).sum()
+    }
+
     /// Puts a frame behind the others.
     pub fn queue(&mut self, frame: Frame) {
         self.outbox_bytes += frame.bytes.len();

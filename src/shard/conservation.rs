@@ -73,7 +73,7 @@ impl Shard {
         for index in 0..self.table.slots() {
             let slot = &self.table[index];
             if let Some(rare) = &slot.rare {
-                owed.messages += rare.outbox.iter().map(|frame| u64::from(frame.messages)).sum::<u64>();
+                owed.messages += rare.queued_messages(0);
                 owed.outbox_bytes_max = owed.outbox_bytes_max.max(rare.outbox_bytes);
             }
             if slot.state == State::Open {

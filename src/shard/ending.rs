@@ -167,8 +167,7 @@ impl Shard {
     pub(super) fn drop_connection(&mut self, index: u32) {
         let rare = self.table[index].rare.as_ref();
         let reason = rare.and_then(|rare| rare.ended).expect("an end has a reason (Rule 5)");
-        let unsent: u64 =
-            rare.iter().flat_map(|rare| &rare.outbox).map(|frame| u64::from(frame.messages)).sum();
+        let unsent = rare.map_or(0, |rare| rare.queued_messages(0));
         self.stats.count_close(reason);
         self.stats.dropped.ended[reason as usize] += unsent;
         self.gate.sockets.fetch_sub(1, Ordering::Relaxed);

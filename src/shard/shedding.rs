@@ -60,7 +60,7 @@ impl Shard {
     fn cut_for_memory(&mut self, index: u32) {
         let rare = self.table[index].rare();
         // What was begun has to be finished before last words.
-        let dropped: u64 = rare.outbox.iter().skip(1).map(|frame| u64::from(frame.messages)).sum();
+        let dropped = rare.queued_messages(1);
         rare.outbox.truncate(1);
         rare.outbox_bytes = rare.outbox.iter().map(|frame| frame.bytes.len()).sum();
         self.stats.dropped.ended[CloseReason::Memory as usize] += dropped;
