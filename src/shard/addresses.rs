@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use hashbrown::HashTable;
 
+use super::column::Column;
 use super::conn::CHUNK;
 
 /// The addresses of one shard's connections.
@@ -45,9 +46,9 @@ impl Addresses {
 
     /// What is kept for slot `index`; port 0 where none is known.
     pub(super) fn of(&self, index: u32) -> Option<SocketAddr> {
-        let place = self.places.at(index).checked_sub(1)?;
+        let place = self.place(index)?;
         let address = IpAddr::from(self.known(place).octets).to_canonical();
-        Some(SocketAddr::new(address, self.ports.at(index)))
+        Some(SocketAddr::new(address, self.ports.get(index).copied().unwrap_or_default()))
     }
 
     /// Keeps `address` for slot `index`, instead of what was kept before. Port 0 is none.
@@ -61,7 +62,7 @@ impl Addresses {
 
     /// Keeps nothing for slot `index` any more.
     pub(super) fn forget(&mut self, index: u32) {
-        let Some(place) = self.places.at(index).checked_sub(1) else { return };
+        let Some(place) = self.place(index) else { return };
         self.places.put(index, 0);
         self.ports.put(index, 0);
         let known = self.known_mut(place);
@@ -76,6 +77,10 @@ impl Addresses {
             // The limit was switched off, or a rush is over: as small as before.
             (self.known, self.free, self.by_address) = Default::default();
         }
+    }
+
+    fn place(&self, index: u32) -> Option<u32> {
+        self.places.get(index)?.checked_sub(1)
     }
 
     fn intern(&mut self, address: IpAddr) -> u32 {
@@ -125,44 +130,6 @@ fn octets(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
         IpAddr::V6(address) => address.octets(),
-    }
-}
-
-/// One value for each slot of a `Table`. A chunk in which all are the default is not there.
-#[derive(Debug, Default)]
-struct Column<T> {
-    chunks: Vec<Option<Box<Chunk<T>>>>,
-}
-
-#[derive(Debug)]
-struct Chunk<T> {
-    values: [T; CHUNK],
-    /// Values that are not the default.
-    set: u32,
-}
-
-impl<T: Copy + Default + PartialEq> Column<T> {
-    fn at(&self, index: u32) -> T {
-        let chunk = self.chunks.get(index as usize / CHUNK).and_then(Option::as_ref);
-        chunk.map_or_else(T::default, |chunk| chunk.values[index as usize % CHUNK])
-    }
-
-    fn put(&mut self, index: u32, value: T) {
-        if self.at(index) == value {
-            return;
-        }
-        let number = index as usize / CHUNK;
-        if self.chunks.len() <= number {
-            self.chunks.resize_with(number + 1, || None);
-        }
-        let chunk = self.chunks[number]
-            .get_or_insert_with(|| Box::new(Chunk { values: [T::default(); CHUNK], set: 0 }));
-        let before = std::mem::replace(&mut chunk.values[index as usize % CHUNK], value);
-        chunk.set += u32::from(before == T::default());
-        chunk.set -= u32::from(value == T::default());
-        if chunk.set == 0 {
-            self.chunks[number] = None;
-        }
     }
 }
 

@@ -1,20 +1,19 @@
 //! What tokens and tickets allow to connections, beside their slots: when each has to end, and which topics.
 //!
-//! 16 bytes for each slot, in chunks that are there once one of their slots has a grant, and about 13 in the
+//! 16 bytes for each slot, in chunks that are there while one of their slots has a grant, and about 13 in the
 //! order of the ends; topics take 60 more and their text. A gateway whose clients have none keeps nothing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::column::Column;
 use crate::auth::{Identity, Patterns};
 
-/// Slots in one chunk.
-const CHUNK: usize = 1024;
 /// No end.
 const NEVER: u32 = u32::MAX;
 
 /// What of an identity is needed while its connection lasts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Rights {
     /// The topics that it may subscribe to.
     Topics(Patterns),
@@ -22,7 +21,7 @@ pub enum Rights {
     Polls(Arc<Identity>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug, PartialEq)]
 struct Grant {
     /// In `Clock::tenths`.
     end: u32,
@@ -32,10 +31,16 @@ struct Grant {
 
 const _: () = assert!(size_of::<Grant>() == 16, "one for each connection with a token");
 
+impl Default for Grant {
+    fn default() -> Self {
+        Self { end: NEVER, rights: None }
+    }
+}
+
 /// The grants of a shard's connections, by slot.
 #[derive(Debug, Default)]
 pub struct Grants {
-    chunks: Vec<Option<Box<[Grant]>>>,
+    grants: Column<Grant>,
     /// Ends, and whose.
     due: BTreeSet<(u32, u32)>,
 }
@@ -43,31 +48,22 @@ pub struct Grants {
 impl Grants {
     /// Gives slot `index` an end (in `Clock::tenths`) and rights, in the place of what it had.
     pub fn set(&mut self, index: u32, end: Option<u32>, rights: Option<Rights>) {
-        self.clear(index);
-        if end.is_none() && rights.is_none() {
-            return;
-        }
-        let end = end.unwrap_or(NEVER);
-        if end != NEVER {
-            self.due.insert((end, index));
-        }
-        let (chunk, place) = (index as usize / CHUNK, index as usize % CHUNK);
-        if self.chunks.len() <= chunk {
-            self.chunks.resize(chunk + 1, None);
-        }
-        let nothing = || vec![Grant { end: NEVER, rights: None }; CHUNK].into();
-        let grants = self.chunks[chunk].get_or_insert_with(nothing);
-        grants[place] = Grant { end, rights: rights.map(Box::new) };
+        self.replace(index, Grant { end: end.unwrap_or(NEVER), rights: rights.map(Box::new) });
     }
 
     /// Slot `index` has nothing any more.
     pub fn clear(&mut self, index: u32) {
-        let Some(Some(chunk)) = self.chunks.get_mut(index as usize / CHUNK) else { return };
-        let grant = &mut chunk[index as usize % CHUNK];
-        grant.rights = None;
-        let end = std::mem::replace(&mut grant.end, NEVER);
+        self.replace(index, Grant::default());
+    }
+
+    fn replace(&mut self, index: u32, grant: Grant) {
+        let end = grant.end;
+        let before = self.grants.put(index, grant);
+        if before.end != NEVER {
+            self.due.remove(&(before.end, index));
+        }
         if end != NEVER {
-            self.due.remove(&(end, index));
+            self.due.insert((end, index));
         }
     }
 
@@ -88,8 +84,7 @@ impl Grants {
     }
 
     fn rights(&self, index: u32) -> Option<&Rights> {
-        let chunk = self.chunks.get(index as usize / CHUNK)?.as_ref()?;
-        chunk[index as usize % CHUNK].rights.as_deref()
+        self.grants.get(index)?.rights.as_deref()
     }
 
     /// When the next one ends.

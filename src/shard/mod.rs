@@ -13,6 +13,7 @@ mod addresses;
 mod admission;
 mod adopting;
 pub mod clock;
+mod column;
 pub mod conn;
 mod conservation;
 mod counts;
