@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::addresses::{assert_no_address_is_left, closed, from, remote};
 use crate::harness::event_stream::EventStream;
-use crate::harness::guest::Guest;
+use crate::harness::guest::{Guest, server};
 use crate::harness::http::{Response, read_to_end};
 use crate::harness::poll::{Poller, request};
 use crate::harness::websocket::{WebSocket, upgrade};
@@ -235,8 +235,7 @@ fn issue_6_haproxy_says_in_either_version_who_its_client_is() {
     for options in ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c,unique-id"] {
         let configuration = HAPROXY.replace("OPTIONS", options);
         let proxy = Proxy::start(&configuration, &gateway, |file| {
-            let path = std::path::Path::new("/usr/sbin/haproxy");
-            let mut command = Command::new(if path.exists() { path } else { "haproxy".as_ref() });
+            let mut command = server("haproxy");
             command.arg("-db").arg("-f").arg(file);
             command
         });
@@ -283,8 +282,7 @@ fn issue_6_nginx_says_by_x_forwarded_for_who_its_client_is_whatever_that_claims(
     let settings = ["network.trusted_proxies=127.0.0.1", "network.deny=203.0.113.0/24"];
     let gateway = Gateway::start(&settings);
     let proxy = Proxy::start(NGINX, &gateway, |file| {
-        let path = std::path::Path::new("/usr/sbin/nginx");
-        let mut command = Command::new(if path.exists() { path } else { "nginx".as_ref() });
+        let mut command = server("nginx");
         command.arg("-p").arg(file.parent().unwrap()).arg("-c").arg(file).args(["-e", "stderr"]);
         command
     });

@@ -27,6 +27,12 @@ impl Drop for Guest {
     }
 }
 
+/// A server, where Debian puts them: outside the path of plain users.
+pub fn server(program: &str) -> Command {
+    let path = Path::new("/usr/sbin").join(program);
+    Command::new(if path.exists() { path } else { program.into() })
+}
+
 /// The arguments of a Chromium without a window that keeps everything it writes in `directory`.
 pub fn chromium_arguments(directory: &Path) -> Vec<String> {
     let profile = format!("--user-data-dir={}", directory.join("profile").display());

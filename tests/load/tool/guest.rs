@@ -94,12 +94,6 @@ pub fn python() -> PathBuf {
     path
 }
 
-/// nginx, where Debian puts it: outside the path of plain users.
-pub fn nginx() -> Command {
-    let path = Path::new("/usr/sbin/nginx");
-    Command::new(if path.exists() { path } else { Path::new("nginx") })
-}
-
 /// Headless Chromium on `page`; prints the document as it is once its scripts have run, and what it logs on
 /// standard error.
 pub fn chromium(page: &Path) -> Guest {

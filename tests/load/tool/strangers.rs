@@ -8,7 +8,8 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::bench::{Run, bench, beside};
-use crate::guest::{Guest, eventually, nginx, python};
+use crate::guest::{Guest, eventually, python};
+use crate::process::server;
 
 /// nginx in the foreground, alone in its directory, with what it logs.
 struct Nginx {
@@ -48,7 +49,7 @@ impl Nginx {
             let file = directory.path().join("nginx.conf");
             fs::write(&file, CONFIGURATION.replace("ADDRESS", &address.to_string())).unwrap();
             fs::write(directory.path().join("file"), "0123456789".repeat(20_000)).unwrap();
-            let mut command = nginx();
+            let mut command = server("nginx");
             command.arg("-p").arg(directory.path()).arg("-c").arg(file).args(["-e", "stderr"]);
             let mut guest = Guest::start(&mut command, directory);
             let listens = || match TcpStream::connect(address) {
