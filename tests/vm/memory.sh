@@ -7,27 +7,15 @@ if [ "${1:-}" != --in-guest ]; then
     binary=${1:-target/debug/corecast}
     input=$(mktemp -d)
     trap 'rm -rf "$input"' EXIT
-    cp tests/vm/memory.sh "$input/"
+    cp tests/vm/memory.sh tests/vm/checks.sh "$input/"
     # Debugging information is most of it, and copying takes time.
     strip -o "$input/corecast" "$binary"
     "${VM_GUEST:-/work/shared/vm/run-guest.sh}" -i "$input" -m 1500 -t 300 'bash memory.sh --in-guest'
     exit
 fi
 
-ok() { echo "ok   $*"; }
-fail() {
-    echo "FAIL $*"
-    journalctl --no-pager -u memory.service | tail -n 40
-    exit 1
-}
-# Looks until the command succeeds, for ten seconds.
-eventually() {
-    for _ in $(seq 100); do
-        if eval "$1"; then return 0; fi
-        sleep 0.1
-    done
-    fail "not within ten seconds: $1"
-}
+unit=memory.service
+. ./checks.sh
 install -m 755 corecast /usr/local/bin/corecast
 export CORECAST_SOCKET=/run/memory.sock
 limit=$((128 << 20))

@@ -45,27 +45,13 @@ JSON
         exit 1
     fi
     echo "ok   the seccomp profile holds what a container without capabilities may, and io_uring"
-    cp tests/vm/package.sh tests/vm/connect.py "$input/"
+    cp tests/vm/package.sh tests/vm/checks.sh tests/vm/connect.py "$input/"
     "${VM_GUEST:-/work/shared/vm/run-guest.sh}" -i "$input" -t 600 'bash package.sh --in-guest'
     exit
 fi
 
-ok() { echo "ok   $*"; }
-fail() {
-    echo "FAIL $*"
-    systemctl --no-pager status corecast.service || true
-    journalctl --no-pager -u corecast.service | tail -n 40
-    exit 1
-}
-# Looks until the command succeeds, for ten seconds.
-eventually() {
-    for _ in $(seq 100); do
-        if eval "$1"; then return 0; fi
-        sleep 0.1
-    done
-    fail "not within ten seconds: $1"
-}
-property() { systemctl show --value -p "$1" corecast.service; }
+unit=corecast.service
+. ./checks.sh
 # The guest's dpkg leaves manual pages out, to be small.
 apt() {
     DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o 'Dpkg::Options::=--path-include=/usr/share/man/*' "$@" \

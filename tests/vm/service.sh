@@ -9,7 +9,7 @@ if [ "${1:-}" != --in-guest ]; then
     trap 'rm -rf "$input"' EXIT
     cp -r systemd "$input/systemd"
     cargo run --quiet --example pages -- "$input/target/package"
-    cp tests/vm/service.sh tests/vm/connect.py "$input/"
+    cp tests/vm/service.sh tests/vm/checks.sh tests/vm/connect.py "$input/"
     # Debugging information is most of it, and copying takes time.
     strip -o "$input/corecast" "$binary"
     strip -o "$input/corecast-bench" "$binary-bench"
@@ -17,22 +17,8 @@ if [ "${1:-}" != --in-guest ]; then
     exit
 fi
 
-ok() { echo "ok   $*"; }
-fail() {
-    echo "FAIL $*"
-    systemctl --no-pager status corecast.service || true
-    journalctl --no-pager -u corecast.service | tail -n 40
-    exit 1
-}
-# Looks until the command succeeds, for ten seconds.
-eventually() {
-    for _ in $(seq 100); do
-        if eval "$1"; then return 0; fi
-        sleep 0.1
-    done
-    fail "not within ten seconds: $1"
-}
-property() { systemctl show --value -p "$1" corecast.service; }
+unit=corecast.service
+. ./checks.sh
 push() { corecast push --topic t "$1" >/dev/null; }
 # A client that stays: an event stream, its events in the file.
 client() { curl -sN 'http://127.0.0.1:8080/sse?topics=t' >"$1" & client=$!; eventually "grep -q ^retry $1"; }
