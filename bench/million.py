@@ -274,7 +274,11 @@ def restart():
 
 def report_of(tool, path):
     """It ends once everybody is back."""
-    status = tool.wait(timeout=3000)
+    began_at = time.monotonic()
+    while tool.poll() is None and time.monotonic() - began_at < 3000:
+        time.sleep(20)
+        say(f"{totals()['connections']:,} are back")
+    status = tool.wait(timeout=1)
     told = json.loads(path.read_text())
     back = {name: told["times"]["reconnect"][name] / 1e6 for name in ("p50", "p99", "max")}
     row("back after: median, p99, last", f"{back['p50']:.0f} s, {back['p99']:.0f} s, {back['max']:.0f} s, told to spread over 300 s")
