@@ -181,9 +181,14 @@ impl Shard {
         let slot = &mut self.table[index];
         let head = &mut slot.rare().head;
         head.extend_from_slice(input);
-        if head.len() >= self.settings.head.head_bytes_max {
-            slot.set(flag::PAUSED);
+        if head.len() < self.settings.head.head_bytes_max {
+            return;
         }
+        // Not read any more: the end that was told of with these octets would not be found behind them.
+        if slot.is(flag::ENDING) {
+            return self.peer_ended(index);
+        }
+        slot.set(flag::PAUSED);
     }
 
     /// An answer has gone out whole: hears the request behind it, where there is one.

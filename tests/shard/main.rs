@@ -5,6 +5,7 @@
 
 mod admission;
 mod by_hand;
+mod ends;
 mod fairness;
 mod shedding;
 
