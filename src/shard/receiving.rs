@@ -27,6 +27,9 @@ use crate::wire::websocket::{self, Decoder, Event};
 const AREA_BYTES: usize = 128 * 1024;
 /// Receives in one batch.
 const SLICES: usize = 64;
+/// Clients received from in one turn. The others wait for the next, so that a storm of them holds up neither pushes
+/// nor those who are there for as long as it takes to hear all of it.
+const RECEIVES_PER_TURN: usize = 512;
 /// Frames of one client heard in one turn. Those behind them wait for the next, so that a client that sends
 /// thousands at once holds nobody up.
 const FRAMES_PER_TURN: usize = 64;
@@ -100,9 +103,9 @@ impl Shard {
         }
     }
 
-    /// Receives from all that were readable when the turn began.
+    /// Receives from those that were readable when the turn began, the first of them first.
     pub(super) fn receive(&mut self) {
-        let mut due = self.readable.len();
+        let mut due = self.readable.len().min(RECEIVES_PER_TURN);
         while due > 0 {
             let count = due.min(SLICES);
             due -= count;

@@ -1,10 +1,16 @@
 //! No client holds up the others by how much it sends (issue 6).
 
+use std::io::Write;
+use std::net::TcpStream;
+
 use crate::by_hand::{ByHand, read_more, write_all};
-use crate::harness::websocket::{CONTINUATION, PING, PONG, TEXT, frame};
+use crate::harness::websocket::{BINARY, CONTINUATION, PING, PONG, TEXT, frame, upgrade};
 
 /// Frames of one client that a turn hears.
 const FRAMES_PER_TURN: u64 = 64;
+
+/// Clients that a turn receives from.
+const RECEIVES_PER_TURN: u64 = 512;
 
 fn shard() -> ByHand {
     ByHand::start(|config| {
@@ -63,6 +69,30 @@ fn issue_6_the_neighbours_of_a_flood_are_heard_within_three_turns() {
         rounds += 1;
     }
     assert!(rounds > 10, "the flood was over after {rounds} rounds");
+}
+
+#[test]
+fn issue_6_a_turn_hears_512_of_a_storm_and_pushes_go_out_meanwhile() {
+    let mut shard = ByHand::start(|config| config.limits.connects_per_second = 0);
+    let mut listener = shard.websocket("/ws?topics=t");
+    let storm = (0..2_000).map(|_| {
+        let mut stream = TcpStream::connect(shard.address).unwrap();
+        stream.write_all(upgrade("/ws", "").as_bytes()).unwrap();
+        stream
+    });
+    let storm: Vec<_> = storm.collect();
+    let (mut connections, mut turns) = (1, 0);
+    while connections < 1 + storm.len() as u64 {
+        shard.push("t", b"meanwhile");
+        let now = shard.turn().connections;
+        assert!(now - connections <= RECEIVES_PER_TURN, "{} in turn {turns}", now - connections);
+        let mut octets = Vec::new();
+        read_more(&mut listener, &mut octets);
+        assert_eq!(frames(&octets), [(BINARY, b"meanwhile".to_vec())], "in turn {turns}");
+        (connections, turns) = (now, turns + 1);
+        assert!(turns < 100, "{connections} are in");
+    }
+    assert!(turns >= storm.len() / RECEIVES_PER_TURN as usize, "{turns}");
 }
 
 #[test]
