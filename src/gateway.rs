@@ -113,6 +113,10 @@ fn room(config: &Config) -> Result<Room, Fatal> {
     let listeners = config.listen.len() as u64;
     let own = need::descriptors_of_gateway(shards, listeners, u64::from(config.control.clients));
     let sockets_max = nofile.saturating_sub(own.max(reserve / 2));
+    // Room for nobody, or not for as many as were asked for.
+    if sockets_max < wanted.max(1) {
+        return Err(Fatal::Descriptors { limit: nofile, needed: wanted.max(1) + own });
+    }
     let clients_max = if wanted == 0 { nofile - reserve } else { wanted };
     Ok(Room { clients_max: clients_max.min(sockets_max), sockets_max })
 }
@@ -289,7 +293,8 @@ impl Reloader {
         match room(&change.config) {
             Ok(room) => Ok((change, keys, room)),
             Err(Fatal::Descriptors { limit, needed }) => {
-                Err(format!("limits.connections needs {needed} file descriptors, and the limit is {limit}"))
+                let keys = "limits.connections and control.clients";
+                Err(format!("{keys} need {needed} file descriptors, and the limit is {limit}"))
             }
             Err(fatal) => Err(line(fatal.to_string())),
         }

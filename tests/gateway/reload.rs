@@ -123,7 +123,10 @@ fn issue_5_more_clients_than_descriptors_are_refused_in_a_reload_too() {
     let mut setup = Reloaded::start("");
     setup.hup("limits.connections = 4000000000\n", "reloads_refused");
     let line = setup.line("reload refused");
-    assert!(line.contains("limits.connections needs 40") && line.contains("the limit is"), "{line}");
+    assert!(
+        line.contains("limits.connections and control.clients need 40") && line.contains("the limit is"),
+        "{line}"
+    );
 }
 
 #[test]

@@ -174,6 +174,20 @@ fn issue_2_too_few_descriptors_refuse_the_start() {
 }
 
 #[test]
+fn issue_6_a_limit_that_control_alone_uses_up_refuses_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n 1024; exec \"$0\" serve --set control.clients=4000 --listen 127.0.0.1:0 --socket \"$1\""])
+        .arg(env!("CARGO_BIN_EXE_corecast"))
+        .arg(directory.path().join("control.sock"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(DESCRIPTORS), "{said}");
+    assert!(said.contains("file descriptors: the limit is 1024, at least 4"), "{said}");
+}
+
+#[test]
 fn issue_2_too_little_lockable_memory_refuses_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let binary = env!("CARGO_BIN_EXE_corecast");
