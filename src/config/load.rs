@@ -179,7 +179,7 @@ pub fn assign(overrides: &mut Table, assignment: &str) -> Result<(), ConfigError
 /// Of `env` only names that begin with `CORECAST_` count: section, then key, upper case
 /// (`CORECAST_LISTEN`, `CORECAST_LIMITS_MESSAGE_BYTES`), `CORECAST_SOCKET` for `control.socket`, and
 /// `CORECAST_CONFIG` for the file where `file` is `None`; the last two count as unset when empty. Without
-/// either no file is read.
+/// either no file is read. What Kubernetes sets for a service of our name counts as not there.
 ///
 /// Errors: every `ConfigError`.
 pub fn load(
@@ -228,6 +228,20 @@ fn refuse_open_listener(
     }
 }
 
+/// Whether Kubernetes set the variable, as it does in every container for each service, here one whose name begins
+/// with `corecast`: `<NAME>_SERVICE_HOST`, `<NAME>_SERVICE_PORT…`, and `<NAME>_PORT…` as Docker's links had them.
+fn is_of_a_service(name: &str) -> bool {
+    let of_port = |(_, rest): (&str, &str)| {
+        let mut parts = rest.split('_');
+        let number = parts.next().is_some_and(|part| part.parse::<u16>().is_ok());
+        number && matches!(parts.next(), Some("TCP" | "UDP" | "SCTP"))
+    };
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || name.split_once("_PORT_").is_some_and(of_port)
+}
+
 type Variables = Vec<(String, Value, Origin)>;
 
 /// The file that the environment names, and the keys that it sets.
@@ -249,6 +263,7 @@ fn read_variables(
             SOCKET_VARIABLE => &socket_key,
             _ => match keys.get(&name) {
                 Some(key) => *key,
+                None if is_of_a_service(&name) => continue,
                 None => return Err(ConfigError::UnknownVariable { name }),
             },
         };

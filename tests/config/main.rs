@@ -195,6 +195,27 @@ fn contract_5_an_unknown_variable_is_refused_by_name_and_a_foreign_one_ignored()
 }
 
 #[test]
+fn what_kubernetes_sets_for_a_service_of_our_name_is_no_key() {
+    let of_services = [
+        ("CORECAST_SERVICE_HOST", "10.96.0.7"),
+        ("CORECAST_SERVICE_PORT", "8080"),
+        ("CORECAST_SERVICE_PORT_WEB", "8080"),
+        ("CORECAST_PORT", "tcp://10.96.0.7:8080"),
+        ("CORECAST_PORT_8080_TCP", "tcp://10.96.0.7:8080"),
+        ("CORECAST_PORT_8080_TCP_PROTO", "tcp"),
+        ("CORECAST_STAGING_PORT_8080_UDP_ADDR", "10.96.0.7"),
+    ];
+    assert!(load_path(None, &of_services, &[]).is_ok());
+    for name in ["CORECAST_PORTS", "CORECAST_PORT_TCP", "CORECAST_SERVICE", "CORECAST_PORT_X_TCP"] {
+        let error = load_path(None, &[(name, "1")], &[]).unwrap_err();
+        assert!(
+            matches!(&error, ConfigError::UnknownVariable { name: refused } if refused == name),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn contract_5_a_bad_variable_or_flag_is_blamed_by_name() {
     let message = refusal("", &[("CORECAST_LIMITS_FRAGMENTS", "many")], &[]);
     assert!(
