@@ -36,6 +36,8 @@ use slots::{Slot, State, flag};
 use tally::Tally;
 use timers::{Due, Timers};
 
+/// Returns begun in one turn: between them what has arrived is heard, pings among it, be it a million that return.
+const RETURNS_PER_TURN: u32 = 256;
 const BUFFER_BYTES: usize = 256 * 1024;
 /// RFC 6455 5.3 wants a fresh key for every frame, against scripts that could choose what proxies see; what
 /// a load generator sends is no secret and chosen by nobody else.
@@ -196,12 +198,18 @@ impl Worker {
         self.now_ns = cpu::now_ns();
         self.open_more()?;
         self.ask_what_is_due();
-        while let Some((index, generation, due, at_ns)) = self.timers.pop(self.now_ns) {
+        let mut returns = 0;
+        while returns < RETURNS_PER_TURN
+            && let Some((index, generation, due, at_ns)) = self.timers.pop(self.now_ns)
+        {
             if self.slots[index as usize].generation != generation {
                 continue;
             }
             match due {
-                Due::Return => self.connect(index as usize),
+                Due::Return => {
+                    self.connect(index as usize);
+                    returns += 1;
+                }
                 Due::Misbehave => self.misbehave(index as usize),
                 Due::Chat => self.chat(index as usize, at_ns),
             }
