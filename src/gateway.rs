@@ -77,13 +77,24 @@ pub fn serve(config: Config, keys: KeyRing, source: Source) -> Result<(), Fatal>
     let memory_max_bytes = Arc::new(AtomicU64::new(config.limits.memory.0));
     let watch = MemoryWatch::new(gate.clone(), memory_max_bytes.clone());
     watch.start().map_err(|error| Fatal::thread_start("memory", error))?;
-    let reloader = Reloader { source, config: config.clone(), memory_max_bytes };
+    let Source { read, log_filter } = source;
+    let reloader = Reloader { read, config: config.clone(), memory_max_bytes };
     listen_to_signals(signals, reloader).map_err(|error| Fatal::thread_start("signals", error))?;
     let shards = control::Shards { mailboxes, owner };
     announce(&config, &addresses, &path, threads.len());
     let config = Arc::new(config);
     let (reports, signals) = (reports_in, signals_in);
-    run_control(control::Parts { socket, config, epoch, shards, gate, reports, signals, manager })?;
+    run_control(control::Parts {
+        socket,
+        config,
+        log_filter,
+        epoch,
+        shards,
+        gate,
+        reports,
+        signals,
+        manager,
+    })?;
     for thread in threads {
         // A shard that failed has aborted the process (Rule 6): what is left is the ordinary end.
         let _ = thread.join();
@@ -249,9 +260,8 @@ fn run_control(parts: control::Parts) -> Result<(), Fatal> {
 }
 
 /// Reads the configuration again.
-#[derive(Debug)]
 struct Reloader {
-    source: Source,
+    read: config::Read,
     /// The one in effect.
     config: Config,
     /// Its `limits.memory`, for `MemoryWatch`.
@@ -269,7 +279,6 @@ impl Reloader {
                 if !kept.is_empty() {
                     tracing::warn!("a restart is needed for: {}; they stay as they were", kept.join(", "));
                 }
-                (self.source.filter_log)(&config.log);
                 self.memory_max_bytes.store(config.limits.memory.0, Ordering::Relaxed);
                 self.config = config.clone();
                 let settings = Settings::new(&config, room).with_keys(&config.auth, keys.ring);
@@ -286,7 +295,7 @@ impl Reloader {
     /// Errors: what is wrong, in one line.
     fn read(&self) -> Result<(Change, Keys, Room), String> {
         let line = |text: String| text.lines().next().unwrap_or_default().to_owned();
-        let read = (self.source.read)().map_err(|error| line(error.to_string()))?;
+        let read = (self.read)().map_err(|error| line(error.to_string()))?;
         let change = Change::new(&self.config, read);
         // Of the configuration that will be in effect: `auth.mode` may stay what it was.
         let keys = config::read_keys(&change.config.auth).map_err(|error| line(error.to_string()))?;

@@ -8,6 +8,7 @@ mod act;
 mod ask;
 mod check;
 mod failure;
+mod levels;
 mod log;
 mod prove;
 mod push;
@@ -76,6 +77,8 @@ enum Verb {
     Events(ask::EventsFlags),
     /// Show the gateway's counters
     Stats(stats::StatsFlags),
+    /// Show what a running gateway logs, or change it for a while
+    Log(levels::LogFlags),
     /// Refuse new clients, send the present ones away over a while, and stop the gateway
     Drain(act::DrainFlags),
     /// Look at this host: is there enough of everything for a number of connections
@@ -129,6 +132,7 @@ fn obey(arguments: Arguments, serve: Serve, out: &mut dyn Write) -> Result<(), F
         Verb::Token(flags) => token::token(&flags, out),
         Verb::Ticket(flags) => act::ticket(flags, &Gateway::at(socket), out),
         Verb::Push(flags) => push::push(flags, &Gateway::at(socket), out),
+        Verb::Log(flags) => levels::log(flags, &Gateway::at(socket), out),
         Verb::Who(flags) => ask::who(flags, &Gateway::at(socket), out),
         Verb::Topics(flags) => ask::topics(flags, &Gateway::at(socket), out),
         Verb::Events(flags) => ask::events(flags, &Gateway::at(socket), out),

@@ -89,12 +89,12 @@ pub(super) fn serve(flags: &ServeFlags, socket: Option<&Path>, serve: Serve) -> 
     if let Some(parent) = flags.with_parent {
         end_with(parent)?;
     }
-    let filter_log = log::start(&config.log)?;
+    let log_filter = log::start(&config.log)?;
     let keys = config::read_keys(&config.auth)?;
     keys.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let (flags, socket) = (flags.flags.clone(), socket.map(Path::to_owned));
     let read = Box::new(move || flags.load(socket.as_deref()));
-    serve(config, keys.ring, Source { read, filter_log }).map_err(Failure::Fatal)
+    serve(config, keys.ring, Source { read, log_filter }).map_err(Failure::Fatal)
 }
 
 /// Has the kernel send SIGTERM when the parent ends, even if it is killed (prctl(2), PR_SET_PDEATHSIG).

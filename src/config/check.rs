@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::{Auth, AuthMode, ByteSize, Config};
+use super::{Auth, AuthMode, ByteSize, Config, LOG_LEVELS};
 use crate::auth::tickets::TTL_MAX;
 
 /// Most shards: more than any machine has cores to pin them to.
@@ -264,8 +264,7 @@ fn is_origin(origin: &str) -> bool {
 /// Stricter than the filter's own parser, which takes a mistyped level for the name of a module and
 /// then logs nothing at all.
 fn log_filter(filter: &str) -> Result<(), Wrong> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let level = |word: &str| LOG_LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
     let bad = filter.split(',').find(|part| match part.rsplit_once('=') {
         Some((target, word)) => target.is_empty() || !level(word),
         None => !level(part),
@@ -276,7 +275,7 @@ fn log_filter(filter: &str) -> Result<(), Wrong> {
             format!(
                 "\"{}\" is neither a level ({}) nor a module with one, as in \"corecast::shard=debug,info\"",
                 bad.escape_debug(),
-                LEVELS.join(", ")
+                LOG_LEVELS.join(", ")
             ),
         );
     }

@@ -14,7 +14,7 @@ mod size;
 
 pub use keys::{KeySource, Keys, read_keys};
 pub use load::{ConfigError, Origin, assign, environment, load};
-pub use reload::{Change, Source};
+pub use reload::{Change, LogFilter, Read, Source};
 pub use size::{BadByteSize, ByteSize};
 
 use std::net::SocketAddr;
@@ -241,6 +241,9 @@ pub enum LogFormat {
     /// One object a line.
     Json,
 }
+
+/// The levels of log lines, from none to all.
+pub const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

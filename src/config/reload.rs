@@ -7,7 +7,7 @@ use std::fmt;
 use toml::{Table, Value};
 
 use super::load::leaves;
-use super::{Config, ConfigError, Log};
+use super::{Config, ConfigError};
 
 /// Reads the configuration again as it was read at the start: `load` with the same file, variables and
 /// flags. Errors: every `ConfigError`.
@@ -17,13 +17,34 @@ pub type Read = Box<dyn Fn() -> Result<Config, ConfigError> + Send>;
 pub struct Source {
     /// Reads it again.
     pub read: Read,
-    /// Filters the log by this `log.level` from now on.
-    pub filter_log: Box<dyn Fn(&Log) + Send>,
+    /// Filters the log.
+    pub log_filter: LogFilter,
 }
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Source").finish_non_exhaustive()
+    }
+}
+
+/// What is logged, while the gateway runs.
+pub struct LogFilter(Box<dyn Fn(&str) + Send>);
+
+impl LogFilter {
+    /// `filter` takes a text such as `log.level` is, checked already.
+    pub fn new(filter: impl Fn(&str) + Send + 'static) -> Self {
+        Self(Box::new(filter))
+    }
+
+    /// Filters by `text` from now on.
+    pub fn set(&self, text: &str) {
+        (self.0)(text);
+    }
+}
+
+impl fmt::Debug for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogFilter").finish_non_exhaustive()
     }
 }
 

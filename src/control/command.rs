@@ -95,7 +95,32 @@ pub enum Command {
     Version,
     /// Make a ticket: `Answer::Ticket`.
     Ticket(TicketRequest),
+    /// Show or change what is logged: `Answer::Log`.
+    Log(LogRequest),
 }
+
+/// What is asked about the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogRequest {
+    /// Nothing changes.
+    Show,
+    /// Another level, over what `log.level` says.
+    Set {
+        /// `config::LOG_LEVELS`.
+        #[serde(deserialize_with = "borrowed::text")]
+        level: String,
+        /// Of which part of the gateway (`LOG_TARGETS`); of everything unless given.
+        #[serde(deserialize_with = "borrowed::optional_text")]
+        target: Option<String>,
+        /// For how long, in milliseconds, at most a day; until it is reset unless given.
+        for_ms: Option<u64>,
+    },
+    /// `log.level` alone counts again.
+    Reset,
+}
+
+/// What can be named as the target of a log level: the parts of the gateway that write lines.
+pub const LOG_TARGETS: [&str; 5] = ["cli", "control", "gateway", "service", "shard"];
 
 /// A ticket, as asked (`auth.mode = "ticket"`).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -139,6 +164,34 @@ pub enum Answer {
     Version(#[serde(deserialize_with = "borrowed::text")] String),
     /// A ticket.
     Ticket(TicketAnswer),
+    /// What is logged.
+    Log(LogAnswer),
+}
+
+/// What is logged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogAnswer {
+    /// The filter in effect, as `log.level` is written.
+    #[serde(deserialize_with = "borrowed::text")]
+    pub filter: String,
+    /// `log.level` of the configuration.
+    #[serde(deserialize_with = "borrowed::text")]
+    pub level: String,
+    /// What is set over it.
+    pub overrides: Vec<LogOverride>,
+}
+
+/// A level that is set over the configuration's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogOverride {
+    /// Of which part; `None` is everything.
+    #[serde(deserialize_with = "borrowed::optional_text")]
+    pub target: Option<String>,
+    /// Which.
+    #[serde(deserialize_with = "borrowed::text")]
+    pub level: String,
+    /// Until when, in milliseconds of Unix time; `None` is until it is reset.
+    pub until: Option<u64>,
 }
 
 /// A ticket that waits to be used.

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use super::command::{Answer, Command, CommandError, ErrorCode, Push, Stats};
 use super::drain::Drain;
 use super::inquiries::Waiter;
+use super::log_levels::LogLevels;
 use super::reload::Reloads;
 use super::sequencer::{Outcome, Sequencer};
 use super::tickets;
-use crate::config::Config;
+use crate::config::{Config, LogFilter};
 use crate::message::{ConnId, UserId};
 use crate::shard::mailbox::{Gate, Request};
 use crate::stats::ShardStats;
@@ -57,15 +58,24 @@ pub struct Desk {
     pub reloads: Reloads,
     /// The one in effect.
     pub config: Arc<Config>,
+    /// What is logged.
+    pub log_levels: LogLevels,
     gate: Arc<Gate>,
     started: Instant,
 }
 
 impl Desk {
     /// Begins at `now`.
-    pub fn new(sequencer: Sequencer, gate: Arc<Gate>, config: Arc<Config>, now: Instant) -> Self {
+    pub fn new(
+        sequencer: Sequencer,
+        gate: Arc<Gate>,
+        config: Arc<Config>,
+        log_filter: LogFilter,
+        now: Instant,
+    ) -> Self {
         let (drain, reloads) = (Drain::default(), Reloads::default());
-        Self { sequencer, drain, clients: 0, reloads, config, gate, started: now }
+        let log_levels = LogLevels::new(log_filter, &config.log.level);
+        Self { sequencer, drain, clients: 0, reloads, config, log_levels, gate, started: now }
     }
 
     /// Does what `command` asks.
@@ -98,6 +108,7 @@ impl Desk {
                 let tickets = self.gate.tickets.lock().expect("no panic while tickets are counted");
                 return Verdict::Now(tickets::issue(request, &self.config.auth, tickets, now));
             }
+            Command::Log(request) => return Verdict::Now(self.log_levels.execute(request, now)),
         };
         match asked {
             Ok(()) => Verdict::Waits,

@@ -16,6 +16,7 @@ pub mod http;
 pub mod inquiries;
 mod job;
 mod keys;
+mod log_levels;
 mod metrics;
 mod output;
 mod peer;
@@ -48,7 +49,7 @@ use sequencer::{Outcome, Sequencer};
 pub use socket::{BoundSocket, SocketError, default_path};
 use supervision::Supervision;
 
-use crate::config::Config;
+use crate::config::{Config, LogFilter};
 use crate::service::ServiceManager;
 use crate::shard::mailbox::{Event, Gate, Report, Request};
 
@@ -85,6 +86,8 @@ pub struct Parts {
     pub socket: BoundSocket,
     /// The effective configuration.
     pub config: Arc<Config>,
+    /// What changes its `log.level`.
+    pub log_filter: LogFilter,
     /// The gateway's epoch.
     pub epoch: u32,
     /// All shards.
@@ -142,7 +145,7 @@ struct Slot {
 
 impl Control {
     fn new(parts: Parts) -> Self {
-        let Parts { socket, config, epoch, shards, gate, reports, signals, manager } = parts;
+        let Parts { socket, config, log_filter, epoch, shards, gate, reports, signals, manager } = parts;
         let poller = Poller::new().expect("two descriptors for control to wait on");
         poller.add(socket.listener(), LISTENER, EventFlags::IN).expect("the control socket can be watched");
         let message_bytes_max = config.limits.message_bytes.bytes();
@@ -156,7 +159,7 @@ impl Control {
             peers: Vec::new(),
             clients_max: config.control.clients as usize,
             limits: reload::peer_limits(&config),
-            desk: Desk::new(sequencer, gate.clone(), config, now),
+            desk: Desk::new(sequencer, gate.clone(), config, log_filter, now),
             adopting: None,
             supervision,
             gate,
@@ -181,6 +184,7 @@ impl Control {
         if let Some(supervision) = &mut self.supervision {
             supervision.handle_tick(sequencer, drain, now);
         }
+        self.desk.log_levels.handle_tick(now);
         self.desk.sequencer.wake_shards();
         self.settle(now);
     }
@@ -232,7 +236,9 @@ impl Control {
         }
         let waits = self.accept_at.is_some() || self.adopting.is_some() || self.desk.drain.has_begun();
         let ticks = waits || peers.any(Peer::wants_ticks);
-        let due = self.supervision.as_ref().map(|supervision| supervision.due_in(Instant::now()));
+        let now = Instant::now();
+        let supervision = self.supervision.as_ref().map(|supervision| supervision.due_in(now));
+        let due = supervision.into_iter().chain(self.desk.log_levels.due_in(now)).min();
         // Not shorter than it takes to be due for certain: a timer may be early by its own rounding.
         let due = due.map(|due| due.max(Duration::from_millis(1)));
         due.into_iter().chain(ticks.then_some(TICK)).min()

@@ -85,6 +85,7 @@ impl Control {
         self.limits = peer_limits(&config);
         self.socket.allow(&config.control);
         self.desk.sequencer.limit_messages(config.limits.message_bytes.bytes());
+        self.desk.log_levels.rebase(&config.log.level);
         self.desk.config = config;
     }
 

@@ -9,7 +9,7 @@ use super::command::{
     Answer, BatchAnswer, Command, CommandError, DrainProgress, ErrorCode, Push, Stats, TopicAnswer,
 };
 use super::http::{self, Request};
-use super::{metrics, push, tickets};
+use super::{log_levels, metrics, push, tickets};
 use crate::message::{ConnId, Kind, Target};
 use crate::shard::mailbox::event_mask;
 use crate::wire::request::{self, percent_decode};
@@ -68,6 +68,9 @@ pub fn route(request: Request) -> Result<Route, Refused> {
         ("POST", ["v1", "tickets"]) => {
             Ok(Route::Command(Command::Ticket(tickets::parse(&request.body)?), Shape::Plain))
         }
+        (method, ["v1", "log"]) => {
+            Ok(Route::Command(Command::Log(log_levels::parse(method, &request.body)?), Shape::Plain))
+        }
         ("POST", _) => drain(&request),
         (method, ["v1", "users", user, rest @ ..]) => of_user(method, user, rest, &request),
         (_, ["v1", "connections", id]) => {
@@ -95,6 +98,7 @@ fn methods(segments: &[&str]) -> Option<&'static str> {
         ["v1", "drain"] | ["v1", "tickets"] => Some("POST"),
         ["v1", "users", _] => Some("GET, DELETE"),
         ["v1", "connections", _] => Some("DELETE"),
+        ["v1", "log"] => Some("GET, POST, DELETE"),
         ["v1", "users", _, "topics", _] => Some("PUT, DELETE"),
         ["v1", "topics"] | ["v1", "topics", _] | ["v1", "stats"] | ["v1", "events"] | ["metrics"] => {
             Some("GET")
@@ -237,6 +241,7 @@ fn plain_json(answer: &Answer) -> serde_json::Value {
         Answer::Drain(progress) => json!(progress),
         Answer::Version(version) => json!({ "version": version }),
         Answer::Ticket(ticket) => json!(ticket),
+        Answer::Log(log) => json!(log),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use corecast::client::Client;
-use corecast::config::Config;
+use corecast::config::{Config, LogFilter};
 use corecast::control::{self, Parts, Shards, Signal};
 use corecast::message::{ConnId, Name, Target};
 use corecast::shard::mailbox::{
@@ -52,6 +52,7 @@ impl Gateway {
         let parts = Parts {
             socket,
             config,
+            log_filter: LogFilter::new(|_| {}),
             epoch: 0xa1,
             shards,
             gate: shared,
