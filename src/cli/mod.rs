@@ -10,6 +10,7 @@ mod check;
 mod failure;
 mod levels;
 mod log;
+mod log_lines;
 mod prove;
 mod push;
 mod serve;
