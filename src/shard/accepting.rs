@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Shard;
 use super::conn::flag;
+use super::life::life;
 use super::listener::Retry;
 use crate::ring::Socket;
 use crate::stats::CloseReason;
@@ -37,9 +38,16 @@ impl Shard {
         if self.gate.sockets.fetch_add(1, Ordering::Relaxed) >= self.settings.sockets_max {
             self.gate.sockets.fetch_sub(1, Ordering::Relaxed);
             self.stats.count_close(CloseReason::Refused);
+            life!(
+                DEBUG,
+                self,
+                "closed at accept: there are descriptors for {} sockets",
+                self.settings.sockets_max
+            );
             return;
         }
         let index = self.table.insert(socket, self.clock.tick());
+        life!(DEBUG, self, connection = %self.id(index), remote = self.remote(index), "accepted");
         let listener = &self.listeners[usize::from(listener)];
         if !listener.loopback {
             self.table[index].set(flag::PUBLIC);

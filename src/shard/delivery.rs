@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::conn::{NONE, State, Table, flag};
 use super::ending::Answer;
+use super::life::life;
 use super::mailbox::{Letter, Presence, Reply, Report, Request, TopicCount};
 use super::opening::transport_name;
 use super::tape::{ChainId, EVERYBODY};
@@ -51,6 +52,7 @@ impl Shard {
         match letter {
             Letter::Push { inquiry, message } => {
                 let reached = self.deliver(&message);
+                life!(TRACE, self, seq = message.seq, bytes = message.frame().len(), reached, "push");
                 self.reply(inquiry, Reply::Delivered(reached));
             }
             Letter::Ask { inquiry, request } => {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::Shard;
 use super::clock::Tick;
 use super::conn::{NONE, State, flag};
+use super::life::life;
 use super::mailbox::{Happening, Reply, Report, event_mask};
 use super::outlook::form_of;
 use crate::message::UserId;
@@ -71,6 +72,7 @@ impl Shard {
             Answer::Close { code, .. } | Answer::Frame { code, .. } => *code,
             Answer::Http(_) | Answer::Queued | Answer::Nothing => None,
         };
+        life!(DEBUG, self, connection = %self.id(index), reason = reason.name(), code = sent, "ends");
         self.write_off(index, 0, reason);
         self.leave_places(index, reason, sent);
         let deadline = self.clock.tick().after(self.settings.close_ticks);
@@ -168,6 +170,7 @@ impl Shard {
         let rare = self.table[index].rare.as_ref();
         let reason = rare.and_then(|rare| rare.ended).expect("an end has a reason (Rule 5)");
         let unsent = rare.map_or(0, |rare| rare.queued_messages(0));
+        life!(DEBUG, self, connection = %self.id(index), reason = reason.name(), unsent, "gone");
         self.stats.count_close(reason);
         self.stats.dropped.ended[reason as usize] += unsent;
         self.gate.sockets.fetch_sub(1, Ordering::Relaxed);

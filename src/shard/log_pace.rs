@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::life::LifePace;
+
 /// All shards together write at most ten lines a second of one reason.
 const LINE_EVERY: Duration = Duration::from_millis(100);
 const PERIOD_MIN: Duration = Duration::from_secs(1);
@@ -32,18 +34,19 @@ impl LogPace {
     }
 }
 
-/// One pace for each reason that a shard writes lines for.
+/// One pace for each reason that a shard writes lines for, and one for the lives of connections.
 #[derive(Debug)]
 pub(super) struct Lines {
     pub(super) slow: LogPace,
     pub(super) refused_rate: LogPace,
     pub(super) refused_memory: LogPace,
+    pub(super) life: LifePace,
 }
 
 impl Lines {
     pub(super) fn new(shards: usize) -> Self {
         let pace = || LogPace::new(shards);
-        Self { slow: pace(), refused_rate: pace(), refused_memory: pace() }
+        Self { slow: pace(), refused_rate: pace(), refused_memory: pace(), life: LifePace::default() }
     }
 }
 

@@ -6,7 +6,7 @@
 //! place, `refusing` turns the others away, `receiving` hears them, `polling` holds those that poll, `delivery`
 //! takes letters from control, `sending` writes what `outlook` gathers, `sweeping` keeps time, `shedding` cuts
 //! those furthest behind when memory is short, `ending` lets go, `conservation` counts what is never sent,
-//! `adopting` takes over other settings.
+//! `adopting` takes over other settings, `life` tells of it all at `debug`.
 
 mod accepting;
 mod addresses;
@@ -21,6 +21,7 @@ mod delivery;
 mod ending;
 mod grants;
 mod identity;
+mod life;
 pub mod listener;
 mod log_pace;
 pub mod mailbox;

@@ -11,6 +11,7 @@ use super::admission::overloaded;
 use super::clock::spread;
 use super::conn::{NONE, State, flag};
 use super::ending::Answer;
+use super::life::life;
 use super::mailbox::{Handover, Happening, event_mask};
 use super::remote::FORBIDDEN_ADDRESS;
 use super::settings::Settings;
@@ -153,6 +154,7 @@ impl Shard {
             return self.establish(index, opening);
         }
         self.stats.handed_out += 1;
+        life!(DEBUG, self, connection = %self.id(index), remote = self.remote(index), to = owner, "handed over");
         self.uncount(index);
         let address = self.addresses.of(index);
         let flags = self.table[index].flags & flag::OF_LISTENER;
@@ -213,6 +215,18 @@ impl Shard {
         let asked = opening.since.map(Some).or(opening.lost.then_some(None));
         let resume = asked.map(|since| self.resume(index, since));
         let gap = resume.as_ref().is_some_and(|resume| resume.gap);
+        life!(
+            DEBUG,
+            self,
+            connection = %self.id(index),
+            remote = self.remote(index),
+            transport = transport_name(opening.transport),
+            user = opening.user.as_ref().map(|user| user.as_str()),
+            topics = opening.topics.len(),
+            replayed = resume.as_ref().map(|resume| resume.replayed),
+            gap,
+            "open"
+        );
         let greeting = self.greeting(index, &opening, resume);
         if self.wants(event_mask::CONNECT) {
             let what = Happening::Connect {
@@ -330,7 +344,8 @@ impl Shard {
     }
 
     fn refuse_by(&mut self, index: u32, refusal: &Refusal, response: Bytes) {
-        tracing::debug!(shard = self.number, status = refusal.status, code = refusal.code, "refused");
+        let (status, code) = (refusal.status, refusal.code);
+        life!(DEBUG, self, connection = %self.id(index), remote = self.remote(index), status, code, "refused");
         self.stats.unauthorized += u64::from(refusal.status == 401);
         let reason = match (refusal.status, refusal.code) {
             (408, _) => CloseReason::HandshakeTimeout,
@@ -342,6 +357,7 @@ impl Shard {
 
     fn answer(&mut self, index: u32, request: &Request<'_>, response: Bytes) {
         let response = if request.method == "HEAD" { session::head_of(&response) } else { response };
+        life!(DEBUG, self, connection = %self.id(index), "answered without being let in");
         self.finish(index, CloseReason::Answered, Answer::Http(response));
     }
 

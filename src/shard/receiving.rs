@@ -11,6 +11,7 @@ use super::Shard;
 use super::conn::{Replay, Slot, State, flag};
 use super::ending::Answer;
 use super::identity::forbidden;
+use super::life::life;
 use super::mailbox::{Happening, event_mask};
 use super::opening::Resume;
 use crate::message::{Kind, Position, Topic};
@@ -288,7 +289,7 @@ impl Shard {
     }
 
     fn protocol_error(&mut self, index: u32, error: ProtocolError) {
-        tracing::debug!(shard = self.number, connection = %self.id(index), "protocol error: {}", error.reason());
+        life!(DEBUG, self, connection = %self.id(index), "protocol error: {}", error.reason());
         let answer = Answer::Close { code: Some(error.close_code()), reason: error.reason().into() };
         self.finish(index, error.close_reason(), answer);
     }
@@ -334,6 +335,7 @@ impl Shard {
 
     fn heard_message(&mut self, index: u32, kind: Kind, payload: Cow<'_, [u8]>) -> Heard {
         self.stats.uplinks += 1;
+        life!(TRACE, self, connection = %self.id(index), bytes = payload.len(), "sends a message");
         if self.table[index].transport == Transport::WebSocketEcho {
             let (frame, _) = websocket::encode_message(kind, &payload);
             self.queue(index, frame);
@@ -391,6 +393,7 @@ impl Shard {
             ClientFrame::Refresh { token, id } => self.heard_refresh(index, token.reveal(), &id),
             ClientFrame::Uplink { data, topic, .. } => self.uplink(index, Kind::Json, topic, || data),
             ClientFrame::Unsubscribe { topics, id } => {
+                life!(DEBUG, self, connection = %self.id(index), topics = topics.len(), "unsubscribes");
                 for topic in &topics {
                     self.unsubscribe(index, topic);
                 }
@@ -438,6 +441,7 @@ impl Shard {
             );
             return self.queue(index, envelope::error("too_many_topics", &message, id));
         }
+        life!(DEBUG, self, connection = %self.id(index), topics = fresh.len(), "subscribes");
         self.split_cursor(index);
         let mut ids = Vec::with_capacity(fresh.len());
         for topic in &fresh {

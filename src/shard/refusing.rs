@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::Shard;
 use super::admission::{NEW, RETRY_AFTER_S, RETURNING};
 use super::conn::{State, flag};
+use super::life::life;
 use crate::message::Position;
 use crate::stats::CloseReason;
 use crate::wire::close::Refusal;
@@ -148,6 +149,7 @@ impl Shard {
         stats.sent_bytes += sent.map(|sent| sent.unwrap_or(0) as u64).sum::<u64>();
         for &(index, ..) in &refusals {
             self.stats.refused_early += 1;
+            life!(DEBUG, self, connection = %self.id(index), "refused before its request was read");
             self.stats.count_close(CloseReason::Refused);
             self.gate.sockets.fetch_sub(1, Ordering::Relaxed);
             drop(self.release(index));

@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::Shard;
 use super::conn::flag;
 use super::ending::Answer;
+use super::life::life;
 use crate::ring::Socket;
 use crate::stats::CloseReason;
 use crate::wire::close::Refusal;
@@ -25,7 +26,7 @@ impl Shard {
     ///
     /// Where only proxies may speak, nobody else is listened to: whoever could reach that listener could
     /// otherwise be anybody, by a header of its own.
-    pub(super) fn judge_peer(&self, listener: u16, socket: &Socket) -> Result<(), CloseReason> {
+    pub(super) fn judge_peer(&mut self, listener: u16, socket: &Socket) -> Result<(), CloseReason> {
         let speaks_proxy = self.listeners[usize::from(listener)].speaks_proxy;
         if !speaks_proxy && !self.settings.judges() {
             return Ok(());
@@ -42,7 +43,7 @@ impl Shard {
         } else {
             CloseReason::ForbiddenAddress
         };
-        tracing::debug!(shard = self.number, remote = %peer, reason = reason.name(), "closed at accept");
+        life!(DEBUG, self, remote = %peer, reason = reason.name(), "closed at accept");
         Err(reason)
     }
 
@@ -58,7 +59,7 @@ impl Shard {
                 return;
             }
             Err(why) => {
-                tracing::debug!(shard = self.number, remote = self.remote(index), ?why, "no PROXY header");
+                life!(DEBUG, self, connection = %self.id(index), remote = self.remote(index), ?why, "no PROXY header");
                 return self.finish(index, CloseReason::ProxyHeader, Answer::Nothing);
             }
         };

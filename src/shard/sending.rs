@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes};
 use super::Shard;
 use super::conn::{Frame, State, flag};
 use super::ending::Answer;
+use super::life::life;
 use super::outlook::{BrokenOff, Outlook, Plan, Poll, Repeats, ping_of};
 use super::tape::ChainId;
 use crate::ring::{BATCH_MAX, Token};
@@ -64,6 +65,7 @@ impl Shard {
         if self.table[index].is(flag::BLOCKED) {
             self.table[index].clear(flag::BLOCKED);
             self.stats.blocked -= 1;
+            life!(TRACE, self, connection = %self.id(index), "its socket takes bytes again");
             self.mark(index);
         }
     }
@@ -251,6 +253,7 @@ impl Shard {
         if !self.table[index].is(flag::BLOCKED) {
             self.table[index].set(flag::BLOCKED);
             self.stats.blocked += 1;
+            life!(TRACE, self, connection = %self.id(index), "its socket is full");
             self.ring.arm_write_poll(self.table[index].socket(), token);
         }
         let rare = self.table[index].rare();

@@ -6,6 +6,7 @@ use super::Shard;
 use super::clock::heartbeat_phase;
 use super::conn::{State, flag};
 use super::ending::Answer;
+use super::life::life;
 use super::settings::ECHO_QUIET_S;
 use crate::stats::CloseReason;
 use crate::wire::close::{Refusal, code};
@@ -145,6 +146,7 @@ impl Shard {
                 self.stats.pings += 1;
             }
             self.mark(index);
+            life!(TRACE, self, connection = %self.id(index), "is due a ping");
         }
     }
 

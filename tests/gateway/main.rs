@@ -20,6 +20,7 @@ mod http;
 mod identity;
 mod json;
 mod limits;
+mod log_levels;
 mod memory;
 mod poll_connections;
 mod polls;
