@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::profile::ProfileError;
 use super::prove::ProveError;
 use super::table::{counted, grouped};
 use crate::client::ClientError;
@@ -32,6 +33,8 @@ pub(super) enum Failure {
     Answer,
     /// `check` found a limit that is too low for what was asked.
     TooLittle { connections: u64, limit: &'static str, connections_max: u64 },
+    /// There is no profile.
+    Profile(ProfileError),
     /// `check --prove` has no figures.
     Prove(ProveError),
     /// `tune` did not change what it was to change.
@@ -72,6 +75,7 @@ impl Failure {
             | Self::SomeRefused { .. }
             | Self::Answer
             | Self::TooLittle { .. }
+            | Self::Profile(_)
             | Self::Prove(_)
             | Self::Tune(_)
             | Self::Input(_)
@@ -104,6 +108,7 @@ impl Failure {
                 counted(*connections, "connection"),
                 grouped(*connections_max)
             ),
+            Self::Profile(error) => error.to_string(),
             Self::Prove(error) => error.to_string(),
             Self::Tune(error) => error.to_string(),
             Self::Input(error) => format!("cannot read standard input: {error}"),

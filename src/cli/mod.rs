@@ -8,9 +8,11 @@ mod act;
 mod ask;
 mod check;
 mod failure;
+mod flame;
 mod levels;
 mod log;
 mod log_lines;
+mod profile;
 mod prove;
 mod push;
 mod serve;
@@ -80,6 +82,8 @@ enum Verb {
     Stats(stats::StatsFlags),
     /// Show what a running gateway logs, or change it for a while
     Log(levels::LogFlags),
+    /// Draw where a running gateway spends its CPU time, as a flame graph (needs perf)
+    Profile(profile::ProfileFlags),
     /// Refuse new clients, send the present ones away over a while, and stop the gateway
     Drain(act::DrainFlags),
     /// Look at this host: is there enough of everything for a number of connections
@@ -134,6 +138,7 @@ fn obey(arguments: Arguments, serve: Serve, out: &mut dyn Write) -> Result<(), F
         Verb::Ticket(flags) => act::ticket(flags, &Gateway::at(socket), out),
         Verb::Push(flags) => push::push(flags, &Gateway::at(socket), out),
         Verb::Log(flags) => levels::log(flags, &Gateway::at(socket), out),
+        Verb::Profile(flags) => profile::profile(&flags, &Gateway::at(socket), out),
         Verb::Who(flags) => ask::who(flags, &Gateway::at(socket), out),
         Verb::Topics(flags) => ask::topics(flags, &Gateway::at(socket), out),
         Verb::Events(flags) => ask::events(flags, &Gateway::at(socket), out),

@@ -97,6 +97,8 @@ pub enum Command {
     Ticket(TicketRequest),
     /// Show or change what is logged: `Answer::Log`.
     Log(LogRequest),
+    /// `Answer::Process`.
+    Process,
 }
 
 /// What is asked about the log.
@@ -166,6 +168,11 @@ pub enum Answer {
     Ticket(TicketAnswer),
     /// What is logged.
     Log(LogAnswer),
+    /// The gateway's process.
+    Process {
+        /// Its number, where it runs.
+        pid: u32,
+    },
 }
 
 /// What is logged.

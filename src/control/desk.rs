@@ -108,6 +108,7 @@ impl Desk {
                 let tickets = self.gate.tickets.lock().expect("no panic while tickets are counted");
                 return Verdict::Now(tickets::issue(request, &self.config.auth, tickets, now));
             }
+            Command::Process => return Verdict::Now(Ok(Answer::Process { pid: std::process::id() })),
             Command::Log(request) => return Verdict::Now(self.log_levels.execute(request, now)),
         };
         match asked {

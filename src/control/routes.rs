@@ -242,6 +242,7 @@ fn plain_json(answer: &Answer) -> serde_json::Value {
         Answer::Version(version) => json!({ "version": version }),
         Answer::Ticket(ticket) => json!(ticket),
         Answer::Log(log) => json!(log),
+        Answer::Process { pid } => json!({ "pid": pid }),
     }
 }
 

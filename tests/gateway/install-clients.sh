@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the programs of others that tests/gateway and tests/load run: curl, nginx, haproxy, headless Chromium,
-# libfaketime, and Python's `websockets` in a virtual environment under target/. Does nothing where they are there
+# libfaketime, perf, and Python's `websockets` in a virtual environment under target/. Does nothing where they are there
 # already.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -18,6 +18,7 @@ nginx=$(PATH=$PATH:/usr/sbin command -v nginx) || missing="$missing nginx"
 haproxy=$(PATH=$PATH:/usr/sbin command -v haproxy) || missing="$missing haproxy"
 command -v curl >/dev/null || missing="$missing curl"
 command -v chromium >/dev/null || missing="$missing chromium"
+command -v perf >/dev/null || missing="$missing linux-perf"
 [ -e "$(echo /usr/lib/*/faketime/libfaketimeMT.so.1)" ] || missing="$missing libfaketime"
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3 python3-venv"
 if [ -n "$missing" ]; then

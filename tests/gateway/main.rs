@@ -24,6 +24,7 @@ mod log_levels;
 mod memory;
 mod poll_connections;
 mod polls;
+mod profile;
 mod proxies;
 mod push;
 mod raw;
