@@ -3,6 +3,8 @@
 
 #[path = "tidy/documents.rs"]
 mod documents;
+#[path = "tidy/manual.rs"]
+mod manual;
 #[path = "tidy/source.rs"]
 mod source;
 

@@ -23,7 +23,7 @@ fn section(heading: &str) -> &'static str {
 }
 
 /// Rows of the tables in `text`, heads and rules left out; cells without their backticks.
-fn rows(text: &str) -> Vec<Vec<String>> {
+pub fn rows(text: &str) -> Vec<Vec<String>> {
     let lines: Vec<&str> = text.lines().map(|line| line.trim_start_matches("//! ")).collect();
     let is_row = |line: &str| line.starts_with('|');
     let is_rule = |line: &str| line.starts_with("|--");
@@ -40,7 +40,7 @@ fn rows(text: &str) -> Vec<Vec<String>> {
 }
 
 /// `limits.fragments` and `4096`, as TOML writes it, for every key.
-fn defaults() -> Vec<(String, String)> {
+pub fn defaults() -> Vec<(String, String)> {
     let table: Table = toml::from_str(&Config::default().to_toml()).unwrap();
     let mut keys = Vec::new();
     for (name, value) in table {
