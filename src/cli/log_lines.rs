@@ -1,7 +1,7 @@
 //! What a log line looks like, as text and as JSON: one line for one event, whatever strangers have put into it.
 //!
-//! Control characters are escaped, line ends among them, and what is longer than a person reads is cut. The journal is
-//! given fields with their lengths and needs neither; there nothing is logged that is not short already.
+//! Control characters are escaped, line ends among them, and what is longer than a person reads is cut; `journal` does
+//! the same.
 
 use std::fmt::{self, Debug, Write};
 
@@ -52,9 +52,10 @@ impl Write for Plain<'_> {
     }
 }
 
-fn plain(out: &mut dyn Write, value: &dyn Debug) -> fmt::Result {
+/// Writes `value` escaped and cut.
+pub(super) fn plain(out: &mut dyn Write, value: fmt::Arguments<'_>) -> fmt::Result {
     let mut plain = Plain::new(out);
-    write!(plain, "{value:?}")?;
+    plain.write_fmt(value)?;
     plain.finish()
 }
 
@@ -65,7 +66,7 @@ pub(super) fn text_fields() -> impl for<'w> FormatFields<'w> + 'static {
         if field.name() != "message" {
             write!(writer, "{}=", field.name())?;
         }
-        plain(writer, value)
+        plain(writer, format_args!("{value:?}"))
     };
     debug_fn(field).delimited(" ")
 }
@@ -101,11 +102,10 @@ where
 struct JsonFields(Map<String, Value>);
 
 impl JsonFields {
-    fn text(&mut self, field: &Field, write: impl FnOnce(&mut Plain<'_>) -> fmt::Result) {
+    fn text(&mut self, field: &Field, value: fmt::Arguments<'_>) {
         let mut text = String::new();
-        let mut plain = Plain::new(&mut text);
         // Writing to a String cannot fail.
-        let _ = write(&mut plain).and_then(|()| plain.finish());
+        let _ = plain(&mut text, value);
         self.0.insert(field.name().to_owned(), text.into());
     }
 }
@@ -124,11 +124,11 @@ impl Visit for JsonFields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.text(field, |plain| plain.write_str(value));
+        self.text(field, format_args!("{value}"));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.text(field, |plain| write!(plain, "{value:?}"));
+        self.text(field, format_args!("{value:?}"));
     }
 }
 

@@ -9,6 +9,7 @@ mod ask;
 mod check;
 mod failure;
 mod flame;
+mod journal;
 mod levels;
 mod log;
 mod log_lines;
