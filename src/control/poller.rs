@@ -91,7 +91,7 @@ impl Poller {
         // Blocking on purpose: io_uring turns a read of a non-blocking descriptor into EAGAIN.
         let eventfd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
         let mut ring = Ring::new(eventfd.as_fd())?;
-        ring.arm_read_poll(&epoll, EPOLL);
+        ring.arm_lasting_poll(&epoll, EPOLL);
         let alarm = ring::alarm(eventfd.try_clone()?);
         let bell = Arc::new(Bell { eventfd, rung: AtomicBool::new(false) });
         let waker = bell.clone().into();
@@ -188,7 +188,7 @@ impl Poller {
             arrived = true;
             match arrival {
                 Arrival::Timer => self.timer = None,
-                Arrival::Readable { armed: false, .. } => self.ring.arm_read_poll(&self.epoll, EPOLL),
+                Arrival::Readable { armed: false, .. } => self.ring.arm_lasting_poll(&self.epoll, EPOLL),
                 _ => {}
             }
         }

@@ -62,6 +62,11 @@ pub enum Arrival<S = Socket> {
         /// the end, and no further arrival tells of it.
         ended: bool,
     },
+    /// The peer has ended its side, or the socket is broken: what `arm_end_poll` waits for.
+    Ended {
+        /// Whose.
+        token: Token,
+    },
     /// The socket takes bytes again.
     Writable {
         /// Whose.

@@ -73,6 +73,7 @@ struct Line {
     /// A wake-up that was not told yet.
     news: bool,
     read_poll: Option<(usize, Token)>,
+    end_poll: Option<(usize, Token)>,
     write_poll: Option<(usize, Token)>,
 }
 
@@ -81,7 +82,7 @@ struct Line {
 struct Accepting {
     armed: bool,
     waiting: VecDeque<u32>,
-    /// Told although they were cancelled.
+    /// Told although they were cancelled, or because their socket hung up.
     late: Vec<Arrival>,
 }
 
@@ -122,10 +123,8 @@ pub fn held() -> (usize, usize) {
     world(|world| {
         let waiting: usize = world.rings.iter().map(|ring| ring.waiting.len()).sum();
         let open = world.lines.iter().filter(|line| !line.closed).count();
-        let polls = world
-            .lines
-            .iter()
-            .map(|line| usize::from(line.read_poll.is_some()) + usize::from(line.write_poll.is_some()));
+        let armed = |line: &Line| [line.read_poll, line.end_poll, line.write_poll].iter().flatten().count();
+        let polls = world.lines.iter().map(armed);
         (open - waiting, polls.sum())
     })
 }
@@ -212,6 +211,24 @@ impl Socket {
         world(|world| world.lines[self.id()].over = true);
     }
 
+    /// Ends both sides, so that every poll that is armed on it tells, and lets it go.
+    pub fn hang_up(&self) {
+        world(|world| {
+            let World { lines, rings, .. } = world;
+            let line = &mut lines[self.id()];
+            line.over = true;
+            if let Some((ring, token)) = line.read_poll.take() {
+                rings[ring].late.push(Arrival::Readable { token, armed: false, ended: true });
+            }
+            if let Some((ring, token)) = line.end_poll.take() {
+                rings[ring].late.push(Arrival::Ended { token });
+            }
+            if let Some((ring, token)) = line.write_poll.take() {
+                rings[ring].late.push(Arrival::Writable { token });
+            }
+        });
+    }
+
     /// The close is a reset, which clients here see as any other end.
     pub fn forsake(&self) {}
 }
@@ -256,13 +273,22 @@ impl Ring {
         });
     }
 
-    /// Tells of every wake-up with something to read; at once where there is something.
+    /// Tells once when there is something to read; at once where there is.
     pub fn arm_read_poll(&mut self, socket: &Socket, token: Token) {
         world(|world| {
             let line = &mut world.lines[socket.id()];
             assert!(line.read_poll.is_none(), "one read poll for a socket");
             line.read_poll = Some((self.number, token));
             line.news = !line.inbound.is_empty() || line.ended || line.reset;
+        });
+    }
+
+    /// Tells once when the peer has ended its side; at once where it has.
+    pub fn arm_end_poll(&mut self, socket: &Socket, token: Token) {
+        world(|world| {
+            let line = &mut world.lines[socket.id()];
+            assert!(line.end_poll.is_none(), "one end poll for a socket");
+            line.end_poll = Some((self.number, token));
         });
     }
 
@@ -275,9 +301,14 @@ impl Ring {
         });
     }
 
+    /// Ends the end poll. It may have told already.
+    pub fn cancel_end_poll(&mut self, token: Token) {
+        self.cancel(|line| &mut line.end_poll, token, Arrival::Ended { token });
+    }
+
     /// Ends the read poll. It may have told already.
     pub fn cancel_read_poll(&mut self, token: Token) {
-        let late = Arrival::Readable { token, armed: true, ended: false };
+        let late = Arrival::Readable { token, armed: false, ended: false };
         self.cancel(|line| &mut line.read_poll, token, late);
     }
 
@@ -408,9 +439,15 @@ impl World {
                 && (*calm || !dice.once_in(3))
             {
                 line.news = false;
-                let armed = *calm || !dice.once_in(8);
-                line.read_poll.take_if(|_| !armed);
-                told.push(Arrival::Readable { token, armed, ended: line.ended || line.reset });
+                line.read_poll = None;
+                told.push(Arrival::Readable { token, armed: false, ended: line.ended || line.reset });
+            }
+            let over = line.ended || line.reset;
+            if let Some((_, token)) = line.end_poll.filter(|(ring, _)| *ring == number && over)
+                && (*calm || !dice.once_in(3))
+            {
+                line.end_poll = None;
+                told.push(Arrival::Ended { token });
             }
             let takes = line.room > 0 || line.reset;
             if let Some((_, token)) = line.write_poll.filter(|(ring, _)| *ring == number && takes)

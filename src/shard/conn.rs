@@ -76,6 +76,10 @@ pub mod flag {
     pub const OWN_HEAD: u32 = 262_144;
     /// A PROXY header has to come first.
     pub const PROXY_DUE: u32 = 524_288;
+    /// A poll for the peer's end alone is armed.
+    pub const END_POLLED: u32 = 8_388_608;
+    /// What keeps the socket open while it is armed.
+    pub const ANY_POLL: u32 = POLLED | END_POLLED | BLOCKED;
     /// A PROXY header has come: who it is stands there, and nowhere else.
     pub const PROXIED: u32 = 1_048_576;
     /// What a connection has from the listener that it came through.

@@ -174,21 +174,37 @@ impl Shard {
         self.stats.count_close(reason);
         self.stats.dropped.ended[reason as usize] += unsent;
         self.gate.sockets.fetch_sub(1, Ordering::Relaxed);
-        drop(self.release(index));
+        self.let_go(index);
+    }
+
+    /// Frees the slot and closes the socket. What is still armed on it tells a slot that is no longer its own.
+    pub(super) fn let_go(&mut self, index: u32) {
+        let slot = &self.table[index];
+        if slot.is(flag::ANY_POLL) {
+            slot.socket().hang_up();
+        }
+        drop(self.vacate(index));
     }
 
     /// Frees the slot and gives the socket, with nothing armed on it any more.
     pub(super) fn release(&mut self, index: u32) -> Socket {
-        assert!(!self.table[index].is(flag::COUNTED), "it was uncounted when it ended or went over");
-        self.addresses.forget(index);
-        let token = self.table.token(index);
-        if self.table[index].is(flag::POLLED) {
+        let (token, slot) = (self.table.token(index), &self.table[index]);
+        if slot.is(flag::POLLED) {
             self.ring.cancel_read_poll(token);
         }
-        if self.table[index].is(flag::BLOCKED) {
-            self.ring.cancel_write_poll(token);
-            self.stats.blocked -= 1;
+        if slot.is(flag::END_POLLED) {
+            self.ring.cancel_end_poll(token);
         }
+        if slot.is(flag::BLOCKED) {
+            self.ring.cancel_write_poll(token);
+        }
+        self.vacate(index)
+    }
+
+    fn vacate(&mut self, index: u32) -> Socket {
+        assert!(!self.table[index].is(flag::COUNTED), "it was uncounted when it ended or went over");
+        self.addresses.forget(index);
+        self.stats.blocked -= u64::from(self.table[index].is(flag::BLOCKED));
         self.grants.clear(index);
         self.table.remove(index)
     }

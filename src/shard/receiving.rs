@@ -1,7 +1,8 @@
 //! How clients are heard: batches of `RECV`, bytes into the protocol machines, events into actions.
 //!
-//! A multishot poll tells of each wake-up once, so a receive that fills its slice means "read again". So
-//! does a poll that tells of the peer's end: data and end may come in one wake-up.
+//! A poll tells once, and is armed again when there is nothing more to read: one that lasted would have to be
+//! cancelled at the end of each connection, and the kernel looks for it among all. A receive that fills its slice
+//! means "read again". So does a poll that tells of the peer's end: data and end may come in one wake-up.
 
 use std::borrow::Cow;
 
@@ -67,10 +68,21 @@ impl Shard {
             self.table[index].clear(flag::POLLED);
         }
         if ended {
-            self.table[index].set(flag::ENDING);
-            if self.is_deaf(index) {
-                return self.peer_ended(index);
-            }
+            return self.heard_of_end(index);
+        }
+        self.want_read(index);
+    }
+
+    pub(super) fn has_ended(&mut self, token: Token) {
+        let Some(index) = self.table.find(token) else { return };
+        self.table[index].clear(flag::END_POLLED);
+        self.heard_of_end(index);
+    }
+
+    fn heard_of_end(&mut self, index: u32) {
+        self.table[index].set(flag::ENDING);
+        if self.is_deaf(index) {
+            return self.peer_ended(index);
         }
         self.want_read(index);
     }
@@ -169,7 +181,9 @@ impl Shard {
                 // What was heard may have ended the connection, and its slot may be free.
                 let present =
                     self.table[index].generation == generation && self.table[index].state != State::Free;
-                if present && (count == slice.len() || self.table[index].is(flag::ENDING)) {
+                if present && self.is_deaf(index) {
+                    self.await_end(index);
+                } else if present && (count == slice.len() || self.table[index].is(flag::ENDING)) {
                     self.want_read(index);
                 } else if present {
                     self.poll_if_needed(index);
@@ -179,6 +193,17 @@ impl Shard {
                 self.poll_if_needed(index);
             }
             Err(_) => self.peer_ended(index),
+        }
+    }
+
+    /// Waits for the peer's end alone, until it is read on: what it sent meanwhile is looked for then.
+    fn await_end(&mut self, index: u32) {
+        let token = self.table.token(index);
+        let slot = &mut self.table[index];
+        slot.set(flag::READABLE);
+        if !slot.is(flag::END_POLLED) {
+            slot.set(flag::END_POLLED);
+            self.ring.arm_end_poll(self.table[index].socket(), token);
         }
     }
 

@@ -152,7 +152,7 @@ impl Shard {
             life!(DEBUG, self, connection = %self.id(index), "refused before its request was read");
             self.stats.count_close(CloseReason::Refused);
             self.gate.sockets.fetch_sub(1, Ordering::Relaxed);
-            drop(self.release(index));
+            self.let_go(index);
         }
         self.refusals = refusals;
         self.refusals.clear();
