@@ -14,11 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Settings;
 use super::counts::Counts;
+pub use super::happenings::{Event, Happening, event_mask};
 
 use crate::auth::Tickets;
 use crate::message::{ConnId, Message, Topic, UserId, borrowed};
 use crate::ring::Socket;
-use crate::stats::{CloseReason, ShardStats};
+use crate::stats::ShardStats;
 use crate::wire::origin::Origins;
 use crate::wire::session::Opening;
 
@@ -160,59 +161,6 @@ pub enum Report {
     Event(Event),
     /// The shard has ended after `Request::Stop`.
     Stopped,
-}
-
-/// What happened to a connection, for `/v1/events`.
-#[derive(Clone, Debug)]
-pub struct Event {
-    /// The connection.
-    pub connection: ConnId,
-    /// Its user, unless anonymous.
-    pub user: Option<UserId>,
-    /// Unix time in milliseconds.
-    pub at_ms: u64,
-    /// What.
-    pub what: Happening,
-}
-
-/// The kinds of events.
-#[derive(Clone, Debug)]
-pub enum Happening {
-    /// A client was established.
-    Connect {
-        /// `ws`, `sse`, `poll` or `echo`.
-        transport: &'static str,
-        /// `ip:port`.
-        remote: String,
-        /// Its first topics.
-        topics: Vec<Topic>,
-    },
-    /// An established client ended.
-    Disconnect {
-        /// Why.
-        reason: CloseReason,
-        /// The WebSocket close code sent or received, where there was one.
-        code: Option<u16>,
-    },
-    /// A data message from a client.
-    Uplink {
-        /// The topic it names, under `corecast.v1`.
-        topic: Option<Topic>,
-        /// Text (UTF-8) or JSON, or binary.
-        kind: crate::message::Kind,
-        /// The payload.
-        data: bytes::Bytes,
-    },
-}
-
-/// Bits of `Gate::events_wanted`, one per kind of `Happening`.
-pub mod event_mask {
-    /// `Happening::Connect`.
-    pub const CONNECT: u64 = 1;
-    /// `Happening::Disconnect`.
-    pub const DISCONNECT: u64 = 2;
-    /// `Happening::Uplink`.
-    pub const UPLINK: u64 = 4;
 }
 
 /// Tells which shard a user lives on: `hash(user) mod shards`.
