@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use crate::control::codec;
-use crate::control::command::{Answer, Command, CommandError, Push, Pushed};
+use crate::control::command::{Answer, Command, CommandError, EventFilter, Push, Pushed};
 
 /// Commands queued before they are written without being told to.
 const QUEUE_BYTES: usize = 64 * 1024;
@@ -114,8 +114,13 @@ impl Client {
 
     /// Asks for events of the kinds in `mask` (`shard::mailbox::event_mask`): their JSON lines, until the
     /// gateway goes. The iterator ends with the error that ended it.
-    pub fn events(mut self, mask: u64) -> Result<Events, ClientError> {
-        let correlation = self.send(&Command::Events { mask })?;
+    pub fn events(self, mask: u64) -> Result<Events, ClientError> {
+        self.events_where(EventFilter { mask, topics: Vec::new(), user: None })
+    }
+
+    /// The same, of events that pass `filter`. A filter that is none is refused by the first item.
+    pub fn events_where(mut self, filter: EventFilter) -> Result<Events, ClientError> {
+        let correlation = self.send(&Command::EventsWhere(filter))?;
         self.flush()?;
         Ok(Events { client: self, correlation, ended: false })
     }

@@ -99,6 +99,20 @@ pub enum Command {
     Log(LogRequest),
     /// `Answer::Process`.
     Process,
+    /// As `Events`, of those that pass a filter.
+    EventsWhere(EventFilter),
+}
+
+/// Which events a reader wants: those that pass all of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventFilter {
+    /// `shard::mailbox::event_mask` bits.
+    pub mask: u64,
+    /// Patterns (`auth::topics`), one of which a topic of the event has to match; none of them is any event, with
+    /// topics or without.
+    pub topics: Vec<Topic>,
+    /// Whose.
+    pub user: Option<UserId>,
 }
 
 /// What is asked about the log.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::command::{Answer, Command, CommandError, ErrorCode, Push, Stats};
 use super::drain::Drain;
+use super::events::Filter;
 use super::inquiries::Waiter;
 use super::log_levels::LogLevels;
 use super::reload::Reloads;
@@ -37,10 +38,10 @@ pub enum Verdict {
 }
 
 /// What a stream tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// Events of these kinds (`event_mask`).
-    Events(u64),
+    /// Events that pass this.
+    Events(Filter),
     /// How the drain goes on.
     Drain,
 }
@@ -97,7 +98,13 @@ impl Desk {
             Command::Topics => self.sequencer.ask_all(Request::Topics, waiter),
             Command::Topic(topic) => self.sequencer.ask_all(Request::Topic(topic), waiter),
             Command::Stats => self.sequencer.ask_all(Request::Stats, waiter),
-            Command::Events { mask } => return Verdict::Stream(Subject::Events(mask)),
+            Command::Events { mask } => return Verdict::Stream(Subject::Events(Filter::kinds(mask))),
+            Command::EventsWhere(filter) => {
+                return match Filter::new(filter) {
+                    Ok(filter) => Verdict::Stream(Subject::Events(filter)),
+                    Err(refused) => Verdict::Now(Err(refused)),
+                };
+            }
             Command::Drain { within_ms } => {
                 let within = within_ms.map_or(self.config.timeouts.drain, Duration::from_millis);
                 self.begin_drain(within, now);

@@ -307,19 +307,19 @@ impl Control {
         match report {
             Report::Reply { inquiry, reply } => self.desk.sequencer.handle_reply(inquiry, reply),
             Report::Event(event) => self.tell_event(&event),
+            Report::EventsLost(count) => self.peers().for_each(|peer| peer.count_lost_events(count)),
             Report::Stopped => self.desk.drain.handle_stopped(&self.desk.sequencer),
         }
     }
 
     fn tell_event(&mut self, event: &Event) {
-        let kind = events::bit(event);
         // Nobody may be left who wanted it: then it is not even written down.
         let mut line = None;
-        for peer in self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut()) {
-            if peer.events_wanted() & kind != 0 {
-                peer.tell_event(kind, line.get_or_insert_with(|| events::line(event)));
-            }
-        }
+        self.peers().for_each(|peer| peer.tell_event(event, &mut line));
+    }
+
+    fn peers(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut())
     }
 
     /// Brings finished answers to whom they are for.
@@ -349,9 +349,7 @@ impl Control {
     }
 
     fn tell_drain(&mut self, progress: DrainProgress) {
-        for peer in self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut()) {
-            peer.tell_drain(progress);
-        }
+        self.peers().for_each(|peer| peer.tell_drain(progress));
     }
 
     /// Writes, looks at the clock, and lets go of whom it is over with.
@@ -394,9 +392,7 @@ impl Control {
         self.take_reports(now);
         self.deliver(now);
         self.tell_drain(self.desk.drain.progress(0, now));
-        for peer in self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut()) {
-            peer.end_streams();
-        }
+        self.peers().for_each(Peer::end_streams);
         let by = now + FAREWELL;
         loop {
             let now = Instant::now();

@@ -19,6 +19,7 @@ use super::job::Job;
 use super::output::Output;
 use super::routes::{self, Route, Shape};
 use super::{events, http};
+use crate::shard::mailbox::Event;
 
 /// Bytes read at once, and the most that wait undone unless one request is longer.
 pub const READ_BYTES: usize = 256 * 1024;
@@ -142,8 +143,8 @@ impl Peer {
 
     /// Event kinds it wants (`event_mask`).
     pub fn events_wanted(&self) -> u64 {
-        let masks = self.streams.iter().map(|stream| match stream.subject {
-            Subject::Events(mask) => mask,
+        let masks = self.streams.iter().map(|stream| match &stream.subject {
+            Subject::Events(filter) => filter.mask,
             Subject::Drain => 0,
         });
         masks.fold(0, |all, mask| all | mask)
@@ -387,19 +388,27 @@ impl Peer {
         }
     }
 
-    /// One event, whose line is given; `kind` is its bit. Never more than `control.reply_bytes` wait.
-    pub fn tell_event(&mut self, kind: u64, line: &str) {
+    /// One event; its line is made for the first who wants it. Never more than `control.reply_bytes` wait.
+    pub fn tell_event(&mut self, event: &Event, line: &mut Option<String>) {
         for at in 0..self.streams.len() {
-            match self.streams[at].subject {
-                Subject::Events(mask) if mask & kind != 0 => {}
+            match &self.streams[at].subject {
+                Subject::Events(filter) if filter.passes(event) => {}
                 _ => continue,
             }
+            let line = line.get_or_insert_with(|| events::line(event));
             if self.output.unread() > self.limits.reply_bytes_max {
                 self.streams[at].dropped += 1;
             } else {
                 self.tell_dropped(at);
                 self.write_line(self.streams[at].correlation, line, Answer::Event);
             }
+        }
+    }
+
+    /// Events that a shard could not tell control of: perhaps some of them were for its streams.
+    pub fn count_lost_events(&mut self, count: u64) {
+        for stream in &mut self.streams {
+            stream.dropped += if let Subject::Events(_) = stream.subject { count } else { 0 };
         }
     }
 
@@ -414,8 +423,9 @@ impl Peer {
     /// How a drain goes on.
     pub fn tell_drain(&mut self, progress: DrainProgress) {
         for at in 0..self.streams.len() {
-            let Stream { subject, correlation, .. } = self.streams[at];
-            if subject == Subject::Drain && self.output.unread() <= self.limits.reply_bytes_max {
+            let Stream { subject, correlation, .. } = &self.streams[at];
+            let correlation = *correlation;
+            if *subject == Subject::Drain && self.output.unread() <= self.limits.reply_bytes_max {
                 self.write_line(correlation, &routes::drain_line(&progress), |_| Answer::Drain(progress));
             }
         }

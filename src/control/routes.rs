@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::command::{
-    Answer, BatchAnswer, Command, CommandError, DrainProgress, ErrorCode, Push, Stats, TopicAnswer,
+    Answer, BatchAnswer, Command, CommandError, DrainProgress, ErrorCode, EventFilter, Push, Stats,
+    TopicAnswer,
 };
 use super::http::{self, Request};
 use super::{log_levels, metrics, push, tickets};
@@ -82,10 +83,7 @@ pub fn route(request: Request) -> Result<Route, Refused> {
         (_, ["v1", "topics", topic]) => {
             Ok(Route::Command(Command::Topic(push::topic(topic)?), Shape::OneTopic))
         }
-        (_, ["v1", "events"]) => Ok(Route::Command(
-            Command::Events { mask: mask(argument(&request, "types")?.as_deref())? },
-            Shape::Plain,
-        )),
+        (_, ["v1", "events"]) => Ok(Route::Command(Command::EventsWhere(filter(&request)?), Shape::Plain)),
         (_, ["metrics"]) => Ok(Route::Command(Command::Stats, Shape::Metrics)),
         _ => Ok(Route::Command(Command::Stats, Shape::Plain)),
     }
@@ -188,13 +186,20 @@ fn drain(request: &Request) -> Result<Route, Refused> {
     Ok(Route::Command(Command::Drain { within_ms: body.within_ms }, Shape::Plain))
 }
 
-/// `types=connect,disconnect,uplink` as bits; all of them without the argument.
+/// `types=`, `topic=` and `user=`.
+fn filter(request: &Request) -> Result<EventFilter, Refused> {
+    let topics = argument(request, "topic")?;
+    let topics = topics.iter().flat_map(|topics| topics.split(',')).map(push::topic);
+    Ok(EventFilter {
+        mask: mask(argument(request, "types")?.as_deref())?,
+        topics: topics.collect::<Result<_, _>>()?,
+        user: argument(request, "user")?.map(|user| push::parse_user(&user)).transpose()?,
+    })
+}
+
+/// `connect,uplink` as bits; all of them without the argument.
 fn mask(types: Option<&str>) -> Result<u64, Refused> {
-    let all = [
-        ("connect", event_mask::CONNECT),
-        ("disconnect", event_mask::DISCONNECT),
-        ("uplink", event_mask::UPLINK),
-    ];
+    let all = event_mask::KINDS;
     let Some(types) = types else {
         return Ok(all.iter().map(|(_, bit)| bit).sum());
     };

@@ -78,6 +78,8 @@ pub mod flag {
     pub const PROXY_DUE: u32 = 524_288;
     /// A PROXY header has come: who it is stands there, and nowhere else.
     pub const PROXIED: u32 = 1_048_576;
+    /// Listeners were told that it is slow, and it has not caught up since.
+    pub const SLOW: u32 = 4_194_304;
     /// What a connection has from the listener that it came through.
     pub const OF_LISTENER: u32 = PUBLIC | PROXIED;
 }

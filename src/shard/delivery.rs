@@ -6,7 +6,7 @@ use super::Shard;
 use super::conn::{NONE, State, Table, flag};
 use super::ending::Answer;
 use super::life::life;
-use super::mailbox::{Letter, Presence, Reply, Report, Request, TopicCount};
+use super::mailbox::{Letter, Party, Presence, Reply, Report, Request, TopicCount};
 use super::opening::transport_name;
 use super::tape::{ChainId, EVERYBODY};
 use super::topics::Topics;
@@ -169,12 +169,7 @@ impl Shard {
                 Reply::Closed(found.is_some().into())
             }
             Request::Bind { user, topic } => Reply::Bound(self.bind(&user, &topic)),
-            Request::Unbind { user, topic } => {
-                let connections = self.connections_of(&user);
-                Reply::Bound(
-                    connections.iter().map(|&index| u32::from(self.unsubscribe(index, &topic))).sum(),
-                )
-            }
+            Request::Unbind { user, topic } => Reply::Bound(self.unbind(&user, &topic)),
             Request::Topics => {
                 let count = |(topic, members, chain): (&Topic, usize, ChainId)| TopicCount {
                     topic: topic.clone(),
@@ -236,9 +231,23 @@ impl Shard {
             }
             self.split_cursor(index);
             let id = self.topics.intern(topic, &mut self.tape);
-            bound += u32::from(self.topics.subscribe(&mut self.table, index, id));
+            if self.topics.subscribe(&mut self.table, index, id) {
+                bound += 1;
+                self.tell_subscribed(index, Party::Control, || vec![topic.clone()]);
+            }
         }
         bound
+    }
+
+    fn unbind(&mut self, user: &UserId, topic: &Topic) -> u32 {
+        let mut unbound = 0;
+        for index in self.connections_of(user) {
+            if self.unsubscribe(index, topic) {
+                unbound += 1;
+                self.tell_unsubscribed(index, Party::Control, || vec![topic.clone()]);
+            }
+        }
+        unbound
     }
 
     /// Ends one subscription; false if there was none.
@@ -249,6 +258,12 @@ impl Shard {
             rare.replays.iter_mut().for_each(|replay| replay.topics.retain(|&present| present != id));
         }
         self.topics.unsubscribe(&mut self.table, index, id, &mut self.tape)
+    }
+
+    /// Ends subscriptions as the client wants it, or its token.
+    pub(super) fn unsubscribe_from(&mut self, index: u32, topics: &[Topic]) {
+        let ended: Vec<&Topic> = topics.iter().filter(|topic| self.unsubscribe(index, topic)).collect();
+        self.tell_unsubscribed(index, Party::Client, || ended.into_iter().cloned().collect());
     }
 
     fn topic_count(&self, topic: Topic) -> Option<TopicCount> {

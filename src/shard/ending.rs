@@ -116,7 +116,7 @@ impl Shard {
             self.gate.established.fetch_sub(1, Ordering::Relaxed);
             if self.wants(event_mask::DISCONNECT) {
                 let user = self.user_of(index);
-                self.report(self.id(index), user, Happening::Disconnect { reason, code });
+                self.report(Some(self.id(index)), user, Happening::Disconnect { reason, code });
             }
         }
         self.users.detach(&mut self.table, index);
@@ -206,6 +206,7 @@ impl Shard {
                 self.number
             );
         }
+        self.tell_slow_cut(index);
         let answer = Answer::Close { code: Some(code::SLOW_CONSUMER), reason: "slow consumer".into() };
         self.finish(index, CloseReason::SlowConsumer, answer);
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Settings;
 use super::counts::Counts;
-pub use super::happenings::{Event, Happening, event_mask};
+pub use super::happenings::{Event, Happening, Party, REFUSED_PER_SECOND, SLOW_PART, event_mask};
 
 use crate::auth::Tickets;
 use crate::message::{ConnId, Message, Topic, UserId, borrowed};
@@ -159,6 +159,8 @@ pub enum Report {
     },
     /// Something a listener of `/v1/events` may want to know.
     Event(Event),
+    /// So many events were lost here, because control did not take them in time.
+    EventsLost(u64),
     /// The shard has ended after `Request::Stop`.
     Stopped,
 }

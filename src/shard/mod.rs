@@ -131,6 +131,9 @@ pub struct Shard {
     refusals: Vec<(u32, refusing::Shortage, u32)>,
     /// `5e9f7cd8-`, as positions of this gateway begin.
     epoch_text: [u8; 9],
+    /// Refusals that listeners are yet to be told of, and events that control did not take.
+    refused: events::Refused,
+    events_lost: u64,
     /// How often those furthest behind were cut: `Gate::cuts_told`.
     cuts_done: u64,
     draining: Option<ending::Drain>,
@@ -185,6 +188,8 @@ impl Shard {
             needed_after: u64::MAX,
             unsent_bytes: 0,
             needed_after_next: u64::MAX,
+            refused: events::Refused::default(),
+            events_lost: 0,
             cuts_done: 0,
             draining: None,
             stopped: false,

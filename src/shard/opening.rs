@@ -15,7 +15,7 @@ use super::life::life;
 use super::mailbox::{Handover, Happening, event_mask};
 use super::remote::FORBIDDEN_ADDRESS;
 use super::settings::Settings;
-use crate::message::Position;
+use crate::message::{Position, UserId};
 use crate::stats::CloseReason;
 use crate::wire::close::Refusal;
 use crate::wire::request::{Request, parse_head};
@@ -234,7 +234,7 @@ impl Shard {
                 remote: self.remote(index),
                 topics: opening.topics.clone(),
             };
-            self.report(self.id(index), opening.user.clone(), what);
+            self.report(Some(self.id(index)), opening.user.clone(), what);
         }
         match greeting {
             Some(greeting) => self.queue(index, greeting),
@@ -324,12 +324,12 @@ impl Shard {
 
     /// Ends a connection whose request is refused.
     pub(super) fn refuse(&mut self, index: u32, refusal: &Refusal) {
-        self.refuse_by(index, refusal, session::refusal_response(refusal));
+        self.refuse_by(index, None, refusal, session::refusal_response(refusal));
     }
 
     /// The same for HEAD.
     fn refuse_head(&mut self, index: u32, refusal: &Refusal) {
-        self.refuse_by(index, refusal, session::head_of(&session::refusal_response(refusal)));
+        self.refuse_by(index, None, refusal, session::head_of(&session::refusal_response(refusal)));
     }
 
     /// The same for a request that there was no room for, in a way that a page can read.
@@ -340,10 +340,12 @@ impl Shard {
             }
             Transport::WebSocketRaw | Transport::WebSocketJson | Transport::WebSocketEcho => String::new(),
         };
-        self.refuse(index, &Refusal { fields, ..refusal });
+        let refusal = Refusal { fields, ..refusal };
+        self.refuse_by(index, opening.user.clone(), &refusal, session::refusal_response(&refusal));
     }
 
-    fn refuse_by(&mut self, index: u32, refusal: &Refusal, response: Bytes) {
+    fn refuse_by(&mut self, index: u32, user: Option<UserId>, refusal: &Refusal, response: Bytes) {
+        self.tell_refused(Some(refusal.status), refusal.code, user, |shard| shard.remote(index));
         let (status, code) = (refusal.status, refusal.code);
         life!(DEBUG, self, connection = %self.id(index), remote = self.remote(index), status, code, "refused");
         self.stats.unauthorized += u64::from(refusal.status == 401);

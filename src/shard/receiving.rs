@@ -12,7 +12,7 @@ use super::conn::{Replay, Slot, State, flag};
 use super::ending::Answer;
 use super::identity::forbidden;
 use super::life::life;
-use super::mailbox::{Happening, event_mask};
+use super::mailbox::{Happening, Party, event_mask};
 use super::opening::Resume;
 use crate::message::{Kind, Position, Topic};
 use crate::ring::{BATCH_MAX, Token};
@@ -383,7 +383,7 @@ impl Shard {
     fn uplink(&mut self, index: u32, kind: Kind, topic: Option<Topic>, data: impl FnOnce() -> Bytes) {
         if self.wants(event_mask::UPLINK) {
             let what = Happening::Uplink { topic, kind, data: data() };
-            self.report(self.id(index), self.user_of(index), what);
+            self.report(Some(self.id(index)), self.user_of(index), what);
         }
     }
 
@@ -394,9 +394,7 @@ impl Shard {
             ClientFrame::Uplink { data, topic, .. } => self.uplink(index, Kind::Json, topic, || data),
             ClientFrame::Unsubscribe { topics, id } => {
                 life!(DEBUG, self, connection = %self.id(index), topics = topics.len(), "unsubscribes");
-                for topic in &topics {
-                    self.unsubscribe(index, topic);
-                }
+                self.unsubscribe_from(index, &topics);
                 self.queue(index, envelope::unsubscribed(&topics, self.position(), &id));
             }
             ClientFrame::Subscribe { topics, since, id } => {
@@ -449,6 +447,7 @@ impl Shard {
             self.topics.subscribe(&mut self.table, index, id);
             ids.push(id);
         }
+        self.tell_subscribed(index, Party::Client, || fresh);
         self.queue(index, envelope::subscribed(topics, self.position(), id));
         if let Some(since) = since {
             let resume = self.replay(index, ids, since);

@@ -147,7 +147,8 @@ impl Shard {
         // A failed send is of a peer that has gone.
         let sent = ring.send_last(refusals.iter().map(job));
         stats.sent_bytes += sent.map(|sent| sent.unwrap_or(0) as u64).sum::<u64>();
-        for &(index, ..) in &refusals {
+        for &(index, shortage, _) in &refusals {
+            self.tell_refused(Some(503), shortage.refusal(0).code, None, |shard| shard.remote(index));
             self.stats.refused_early += 1;
             life!(DEBUG, self, connection = %self.id(index), "refused before its request was read");
             self.stats.count_close(CloseReason::Refused);

@@ -10,6 +10,7 @@ use super::Shard;
 use super::conn::{Frame, State, flag};
 use super::ending::Answer;
 use super::life::life;
+use super::mailbox::SLOW_PART;
 use super::outlook::{BrokenOff, Outlook, Plan, Poll, Repeats, ping_of};
 use super::tape::ChainId;
 use crate::ring::{BATCH_MAX, Token};
@@ -145,7 +146,7 @@ impl Shard {
                 self.stats.sent_bytes += *sent as u64;
                 self.stats.delivered += 1;
                 self.stats.expired += plan.expired;
-                self.table[index].clear(flag::BEHIND);
+                self.table[index].clear(flag::BEHIND | flag::SLOW);
                 if plan.poll.is_some() {
                     self.poll_answered(index);
                 }
@@ -282,6 +283,8 @@ impl Shard {
         if lag_bytes > limit_bytes {
             let why = format_args!("{lag_bytes} bytes behind, limits.send_backlog_bytes is {limit_bytes}");
             self.close_slow(index, why);
+        } else if lag_bytes > limit_bytes / SLOW_PART {
+            self.tell_slow(index);
         }
     }
 
@@ -319,8 +322,11 @@ impl Shard {
         let slot = &mut self.table[index];
         let caught_up =
             !slot.is(flag::BEHIND) && slot.rare.as_ref().is_none_or(|rare| rare.replays.is_empty());
-        if caught_up && let Some(rare) = slot.rare.as_mut() {
-            rare.lag_exempt = 0;
+        if caught_up {
+            slot.clear(flag::SLOW);
+            if let Some(rare) = slot.rare.as_mut() {
+                rare.lag_exempt = 0;
+            }
         }
         if caught_up && slot.is(flag::ADDRESSED) {
             slot.clear(flag::ADDRESSED);

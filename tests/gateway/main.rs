@@ -12,6 +12,7 @@ mod descriptors;
 mod drain;
 mod echo;
 mod event_streams;
+mod events;
 mod expiry;
 mod handshake;
 mod harness;
