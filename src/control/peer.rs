@@ -347,6 +347,10 @@ impl Peer {
                 CommandError::new(ErrorCode::Busy, format!("a client may have {STREAMS_MAX} streams"));
             return self.tell(correlation, Err(refused), now);
         }
+        // It asked and went: its stream would be there for ever, as nothing more is heard of it.
+        if self.hung_up {
+            return;
+        }
         if let Protocol::Http { .. } = self.protocol {
             http::stream_head(self.output.bytes());
         }
