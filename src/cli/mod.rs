@@ -21,6 +21,7 @@ mod serve;
 mod stats;
 mod table;
 mod token;
+mod trace;
 mod tune;
 
 use std::ffi::OsString;
@@ -80,6 +81,8 @@ enum Verb {
     Token(token::TokenFlags),
     /// Print what happens, one JSON object a line, until interrupted
     Events(events::EventsFlags),
+    /// Print what one user or connection does and has done to it: frame headers and decisions
+    Trace(trace::TraceFlags),
     /// Show the gateway's counters
     Stats(stats::StatsFlags),
     /// Show what a running gateway logs, or change it for a while
@@ -144,6 +147,7 @@ fn obey(arguments: Arguments, serve: Serve, out: &mut dyn Write) -> Result<(), F
         Verb::Who(flags) => ask::who(flags, &Gateway::at(socket), out),
         Verb::Topics(flags) => ask::topics(flags, &Gateway::at(socket), out),
         Verb::Events(flags) => events::events(flags, &Gateway::at(socket), out),
+        Verb::Trace(flags) => trace::trace(flags, &Gateway::at(socket), out),
         Verb::Stats(flags) => stats::stats(&flags, &Gateway::at(socket), out),
         Verb::Kick(flags) => act::kick(flags, &Gateway::at(socket), out),
         Verb::Bind(flags) => act::bind(flags, &Gateway::at(socket), out),

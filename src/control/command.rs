@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::Secret;
 use crate::message::{ConnId, Kind, Position, Target, Topic, UserId, borrowed};
-use crate::shard::mailbox::Presence;
+use crate::shard::mailbox::{Presence, Traced};
 use crate::stats::ShardStats;
 
 /// One push, as asked.
@@ -101,6 +101,8 @@ pub enum Command {
     Process,
     /// As `Events`, of those that pass a filter.
     EventsWhere(EventFilter),
+    /// A stream of `Answer::Step` under the same correlation id, until the connection ends.
+    Trace(Traced),
 }
 
 /// Which events a reader wants: those that pass all of it.
@@ -187,6 +189,8 @@ pub enum Answer {
         /// Its number, where it runs.
         pid: u32,
     },
+    /// One step of a trace as its JSON line, without the newline.
+    Step(#[serde(deserialize_with = "borrowed::text")] String),
 }
 
 /// What is logged.

@@ -15,9 +15,10 @@ use super::log_levels::LogLevels;
 use super::reload::Reloads;
 use super::sequencer::{Outcome, Sequencer};
 use super::tickets;
+use super::trace::Traces;
 use crate::config::{Config, LogFilter};
 use crate::message::{ConnId, UserId};
-use crate::shard::mailbox::{Gate, Request};
+use crate::shard::mailbox::{Gate, Request, TraceId};
 use crate::stats::ShardStats;
 use crate::wire::close::code;
 
@@ -44,6 +45,8 @@ pub enum Subject {
     Events(Filter),
     /// How the drain goes on.
     Drain,
+    /// Steps of this trace.
+    Trace(TraceId),
 }
 
 /// Everything that commands work on.
@@ -53,6 +56,8 @@ pub struct Desk {
     pub sequencer: Sequencer,
     /// The way out.
     pub drain: Drain,
+    /// The traces that run.
+    pub traces: Traces,
     /// Clients of the control socket.
     pub clients: u64,
     /// Other configurations so far.
@@ -74,9 +79,9 @@ impl Desk {
         log_filter: LogFilter,
         now: Instant,
     ) -> Self {
-        let (drain, reloads) = (Drain::default(), Reloads::default());
+        let (drain, reloads, traces) = (Drain::default(), Reloads::default(), Traces::default());
         let log_levels = LogLevels::new(log_filter, &config.log.level);
-        Self { sequencer, drain, clients: 0, reloads, config, log_levels, gate, started: now }
+        Self { sequencer, drain, traces, clients: 0, reloads, config, log_levels, gate, started: now }
     }
 
     /// Does what `command` asks.
@@ -110,6 +115,7 @@ impl Desk {
                 self.begin_drain(within, now);
                 return Verdict::Stream(Subject::Drain);
             }
+            Command::Trace(of) => self.traces.begin(of, &mut self.sequencer, waiter, now),
             Command::Version => return Verdict::Now(Ok(Answer::Version(version()))),
             Command::Ticket(request) => {
                 let tickets = self.gate.tickets.lock().expect("no panic while tickets are counted");
@@ -165,6 +171,7 @@ impl Desk {
         match outcome {
             Outcome::Answer(answer) => answer,
             Outcome::Stats(shards) => Answer::Stats(Box::new(self.stats(shards, now))),
+            Outcome::Traced(_) => unreachable!("a trace is answered by its stream"),
             Outcome::Done => unreachable!("no command of a client is answered by nothing"),
         }
     }

@@ -28,6 +28,7 @@ pub mod sequencer;
 pub mod socket;
 mod supervision;
 mod tickets;
+mod trace;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -125,6 +126,8 @@ pub struct Control {
     clients_max: usize,
     limits: PeerLimits,
     desk: Desk,
+    /// Traces are still to be ended: a shard had no room for the letter.
+    ending: bool,
     /// A configuration that the shards are still to be asked to take over.
     adopting: Option<(Arc<Config>, Request)>,
     supervision: Option<Supervision>,
@@ -160,6 +163,7 @@ impl Control {
             clients_max: config.control.clients as usize,
             limits: reload::peer_limits(&config),
             desk: Desk::new(sequencer, gate.clone(), config, log_filter, now),
+            ending: false,
             adopting: None,
             supervision,
             gate,
@@ -234,7 +238,8 @@ impl Control {
         if peers.clone().any(Peer::can_work) {
             return Some(Duration::ZERO);
         }
-        let waits = self.accept_at.is_some() || self.adopting.is_some() || self.desk.drain.has_begun();
+        let waits =
+            self.accept_at.is_some() || self.adopting.is_some() || self.ending || self.desk.drain.has_begun();
         let ticks = waits || peers.any(Peer::wants_ticks);
         let now = Instant::now();
         let supervision = self.supervision.as_ref().map(|supervision| supervision.due_in(now));
@@ -308,6 +313,10 @@ impl Control {
             Report::Reply { inquiry, reply } => self.desk.sequencer.handle_reply(inquiry, reply),
             Report::Event(event) => self.tell_event(&event),
             Report::EventsLost(count) => self.peers().for_each(|peer| peer.count_lost_events(count)),
+            Report::Step(step) => self.tell_step(&step),
+            Report::StepsLost { trace, count } => {
+                self.peers().for_each(|peer| peer.count_lost_steps(trace, count));
+            }
             Report::Stopped => self.desk.drain.handle_stopped(&self.desk.sequencer),
         }
     }
@@ -337,13 +346,16 @@ impl Control {
                     }
                 }
                 (Waiter::Reload, _) => self.adopted(),
+                (Waiter::Client { client, correlation }, Outcome::Traced(begun)) => {
+                    self.begin_trace(client, correlation, &begun, now);
+                }
                 (Waiter::Client { client, correlation }, outcome) => {
                     let slot = &mut self.peers[client.index as usize];
                     if let Some(peer) = slot.peer.as_mut().filter(|peer| peer.id() == client) {
                         peer.answer(correlation, self.desk.complete(outcome, now), now);
                     }
                 }
-                (Waiter::Drain | Waiter::Supervision | Waiter::Batch(_), _) => {}
+                (Waiter::Drain | Waiter::Supervision | Waiter::Batch(_) | Waiter::Nobody, _) => {}
             }
         }
     }
@@ -380,6 +392,7 @@ impl Control {
             }
         }
         self.desk.clients = clients;
+        self.ending = !self.end_unread_traces();
         if self.accept_at.is_some_and(|at| now >= at) {
             self.accept_at = None;
             let _ = self.poller.add(self.socket.listener(), LISTENER, EventFlags::IN);

@@ -18,8 +18,9 @@ use super::inquiries::{ClientId, Waiter};
 use super::job::Job;
 use super::output::Output;
 use super::routes::{self, Route, Shape};
-use super::{events, http};
-use crate::shard::mailbox::Event;
+use super::trace::Begun;
+use super::{events, http, trace};
+use crate::shard::mailbox::{Event, Step, TraceId};
 
 /// Bytes read at once, and the most that wait undone unless one request is longer.
 pub const READ_BYTES: usize = 256 * 1024;
@@ -145,7 +146,7 @@ impl Peer {
     pub fn events_wanted(&self) -> u64 {
         let masks = self.streams.iter().map(|stream| match &stream.subject {
             Subject::Events(filter) => filter.mask,
-            Subject::Drain => 0,
+            Subject::Drain | Subject::Trace(_) => 0,
         });
         masks.fold(0, |all, mask| all | mask)
     }
@@ -394,17 +395,26 @@ impl Peer {
 
     /// One event; its line is made for the first who wants it. Never more than `control.reply_bytes` wait.
     pub fn tell_event(&mut self, event: &Event, line: &mut Option<String>) {
+        let wants = |subject: &Subject| matches!(subject, Subject::Events(filter) if filter.passes(event));
+        self.tell_line(wants, || line.get_or_insert_with(|| events::line(event)).clone());
+    }
+
+    /// The same of one step of a trace.
+    pub fn tell_step(&mut self, step: &Step, line: &mut Option<String>) {
+        let wants = |subject: &Subject| *subject == Subject::Trace(step.trace);
+        self.tell_line(wants, || line.get_or_insert_with(|| trace::line(step)).clone());
+    }
+
+    fn tell_line(&mut self, wants: impl Fn(&Subject) -> bool, mut line: impl FnMut() -> String) {
         for at in 0..self.streams.len() {
-            match &self.streams[at].subject {
-                Subject::Events(filter) if filter.passes(event) => {}
-                _ => continue,
+            if !wants(&self.streams[at].subject) {
+                continue;
             }
-            let line = line.get_or_insert_with(|| events::line(event));
             if self.output.unread() > self.limits.reply_bytes_max {
                 self.streams[at].dropped += 1;
             } else {
                 self.tell_dropped(at);
-                self.write_line(self.streams[at].correlation, line, Answer::Event);
+                self.write_stream(at, line());
             }
         }
     }
@@ -416,12 +426,40 @@ impl Peer {
         }
     }
 
-    fn tell_dropped(&mut self, at: usize) {
-        let stream = &mut self.streams[at];
-        let (correlation, dropped) = (stream.correlation, std::mem::take(&mut stream.dropped));
-        if dropped > 0 {
-            self.write_line(correlation, &events::dropped_line(dropped), Answer::Event);
+    /// Steps of a trace that a shard could not tell control of.
+    pub fn count_lost_steps(&mut self, trace: TraceId, count: u64) {
+        for stream in &mut self.streams {
+            stream.dropped += if stream.subject == Subject::Trace(trace) { count } else { 0 };
         }
+    }
+
+    fn tell_dropped(&mut self, at: usize) {
+        let dropped = std::mem::take(&mut self.streams[at].dropped);
+        if dropped > 0 {
+            self.write_stream(at, events::dropped_line(dropped));
+        }
+    }
+
+    fn write_stream(&mut self, at: usize, line: String) {
+        let Stream { correlation, subject, .. } = &self.streams[at];
+        let answer = if let Subject::Trace(_) = subject { Answer::Step } else { Answer::Event };
+        self.write_line(*correlation, &line, answer);
+    }
+
+    /// Whether a stream of its shows this trace.
+    pub fn reads_trace(&self, trace: TraceId) -> bool {
+        self.streams.iter().any(|stream| stream.subject == Subject::Trace(trace))
+    }
+
+    /// All shards trace: its stream begins, unless there is nobody to be traced.
+    pub fn begin_trace(&mut self, correlation: u64, begun: &Begun, now: Instant) {
+        self.in_flight -= 1;
+        if let Some(refused) = begun.refusal() {
+            return self.tell(correlation, Err(refused), now);
+        }
+        let subject = Subject::Trace(begun.trace);
+        self.begin_stream(correlation, subject.clone(), now);
+        self.tell_line(|other| *other == subject, || begun.line());
     }
 
     /// How a drain goes on.

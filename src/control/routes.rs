@@ -12,7 +12,7 @@ use super::command::{
 use super::http::{self, Request};
 use super::{log_levels, metrics, push, tickets};
 use crate::message::{ConnId, Kind, Target};
-use crate::shard::mailbox::event_mask;
+use crate::shard::mailbox::{Traced, event_mask};
 use crate::wire::request::{self, percent_decode};
 
 /// What a request comes to.
@@ -84,6 +84,7 @@ pub fn route(request: Request) -> Result<Route, Refused> {
             Ok(Route::Command(Command::Topic(push::topic(topic)?), Shape::OneTopic))
         }
         (_, ["v1", "events"]) => Ok(Route::Command(Command::EventsWhere(filter(&request)?), Shape::Plain)),
+        (_, ["v1", "trace"]) => Ok(Route::Command(Command::Trace(traced(&request)?), Shape::Plain)),
         (_, ["metrics"]) => Ok(Route::Command(Command::Stats, Shape::Metrics)),
         _ => Ok(Route::Command(Command::Stats, Shape::Plain)),
     }
@@ -101,6 +102,7 @@ fn methods(segments: &[&str]) -> Option<&'static str> {
         ["v1", "topics"] | ["v1", "topics", _] | ["v1", "stats"] | ["v1", "events"] | ["metrics"] => {
             Some("GET")
         }
+        ["v1", "trace"] => Some("GET"),
         _ => None,
     }
 }
@@ -197,6 +199,15 @@ fn filter(request: &Request) -> Result<EventFilter, Refused> {
     })
 }
 
+/// `user=` or `connection=`.
+fn traced(request: &Request) -> Result<Traced, Refused> {
+    match (argument(request, "user")?, argument(request, "connection")?) {
+        (Some(user), None) => Ok(Traced::User(push::parse_user(&user)?)),
+        (None, Some(text)) => Ok(Traced::Connection(connection(&text)?)),
+        _ => refuse(ErrorCode::BadTarget, "one of user= and connection= says who is traced"),
+    }
+}
+
 /// `connect,uplink` as bits; all of them without the argument.
 fn mask(types: Option<&str>) -> Result<u64, Refused> {
     let all = event_mask::KINDS;
@@ -242,7 +253,7 @@ fn plain_json(answer: &Answer) -> serde_json::Value {
         Answer::Topics(topics) => topics_json(topics),
         Answer::Presence(connections) => json!({ "connections": connections }),
         Answer::Stats(stats) => stats_json(stats),
-        Answer::Event(line) => json!(line),
+        Answer::Event(line) | Answer::Step(line) => json!(line),
         Answer::Drain(progress) => json!(progress),
         Answer::Version(version) => json!({ "version": version }),
         Answer::Ticket(ticket) => json!(ticket),

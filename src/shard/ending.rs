@@ -15,7 +15,7 @@ use super::Shard;
 use super::clock::Tick;
 use super::conn::{NONE, State, flag};
 use super::life::life;
-use super::mailbox::{Happening, Reply, Report, event_mask};
+use super::mailbox::{Act, Happening, Reply, Report, event_mask};
 use super::outlook::form_of;
 use crate::message::UserId;
 use crate::ring::Socket;
@@ -62,6 +62,16 @@ pub(super) enum Answer {
     Nothing,
 }
 
+impl Answer {
+    /// What the client is told for people to read.
+    fn message(&self) -> Option<String> {
+        match self {
+            Self::Close { reason, .. } => Some(reason.clone().into_owned()),
+            Self::Http(_) | Self::Frame { .. } | Self::Queued | Self::Nothing => None,
+        }
+    }
+}
+
 impl Shard {
     /// Decides the end of a connection. The first reason counts.
     pub(super) fn finish(&mut self, index: u32, reason: CloseReason, answer: Answer) {
@@ -73,6 +83,7 @@ impl Shard {
             Answer::Http(_) | Answer::Queued | Answer::Nothing => None,
         };
         life!(DEBUG, self, connection = %self.id(index), reason = reason.name(), code = sent, "ends");
+        self.trace(index, |_| Act::Closed { reason, code: sent, message: answer.message() });
         self.write_off(index, 0, reason);
         self.leave_places(index, reason, sent);
         let deadline = self.clock.tick().after(self.settings.close_ticks);
@@ -174,6 +185,7 @@ impl Shard {
         self.stats.count_close(reason);
         self.stats.dropped.ended[reason as usize] += unsent;
         self.gate.sockets.fetch_sub(1, Ordering::Relaxed);
+        self.trace(index, |_| Act::Gone);
         drop(self.release(index));
     }
 
@@ -181,6 +193,7 @@ impl Shard {
     pub(super) fn release(&mut self, index: u32) -> Socket {
         assert!(!self.table[index].is(flag::COUNTED), "it was uncounted when it ended or went over");
         self.addresses.forget(index);
+        self.forget_trail(index);
         let token = self.table.token(index);
         if self.table[index].is(flag::POLLED) {
             self.ring.cancel_read_poll(token);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Shard;
 use super::conn::{State, flag};
-use super::mailbox::{Event, Happening, Party, REFUSED_PER_SECOND, Report, event_mask};
+use super::mailbox::{Act, Event, Happening, Party, REFUSED_PER_SECOND, Report, event_mask};
 use crate::message::{ConnId, Topic, UserId};
 
 /// Reports that may wait for control before events are dropped; replies never are.
@@ -75,7 +75,7 @@ impl Shard {
         let _ = self.reports.send(Report::Event(event));
     }
 
-    fn has_room_for_reports(&self) -> bool {
+    pub(super) fn has_room_for_reports(&self) -> bool {
         self.reports.len() < REPORTS_MAX
     }
 
@@ -87,8 +87,9 @@ impl Shard {
 
     /// Tells what was held back for a while.
     pub(super) fn tell_what_waits(&mut self) {
-        if self.events_lost > 0 && self.has_room_for_reports() {
+        if self.has_room_for_reports() {
             self.tell_lost();
+            self.tell_lost_steps();
         }
         for (status, code, count) in self.refused.take_due(self.clock.now()) {
             if self.wants(event_mask::REFUSED) {
@@ -99,20 +100,34 @@ impl Shard {
 
     /// Slot `index` has topics that it did not have.
     pub(super) fn tell_subscribed(&mut self, index: u32, by: Party, topics: impl FnOnce() -> Vec<Topic>) {
-        if self.wants(event_mask::SUBSCRIBE) {
-            self.tell_topics(index, topics(), |topics| Happening::Subscribe { topics, by });
+        if self.wants(event_mask::SUBSCRIBE) || self.table[index].is(flag::TRACED) {
+            let topics = topics();
+            self.trace(index, |_| Act::Subscribed { topics: topics.clone(), by });
+            self.tell_topics(index, event_mask::SUBSCRIBE, topics, |topics| Happening::Subscribe {
+                topics,
+                by,
+            });
         }
     }
 
     /// Slot `index` does not have topics any more that it had.
     pub(super) fn tell_unsubscribed(&mut self, index: u32, by: Party, topics: impl FnOnce() -> Vec<Topic>) {
-        if self.wants(event_mask::UNSUBSCRIBE) {
-            self.tell_topics(index, topics(), |topics| Happening::Unsubscribe { topics, by });
+        if self.wants(event_mask::UNSUBSCRIBE) || self.table[index].is(flag::TRACED) {
+            let topics = topics();
+            self.trace(index, |_| Act::Unsubscribed { topics: topics.clone(), by });
+            let what = |topics| Happening::Unsubscribe { topics, by };
+            self.tell_topics(index, event_mask::UNSUBSCRIBE, topics, what);
         }
     }
 
-    fn tell_topics(&mut self, index: u32, topics: Vec<Topic>, what: impl FnOnce(Vec<Topic>) -> Happening) {
-        if !topics.is_empty() {
+    fn tell_topics(
+        &mut self,
+        index: u32,
+        event: u64,
+        topics: Vec<Topic>,
+        what: impl FnOnce(Vec<Topic>) -> Happening,
+    ) {
+        if !topics.is_empty() && self.wants(event) {
             self.report(Some(self.id(index)), self.user_of(index), what(topics));
         }
     }

@@ -9,12 +9,14 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
 use super::counts::Counts;
 pub use super::happenings::{Event, Happening, Party, REFUSED_PER_SECOND, SLOW_PART, event_mask};
+pub use super::steps::{Act, Step, TraceId, Traced};
 
 use crate::auth::Tickets;
 use crate::message::{ConnId, Message, Topic, UserId, borrowed};
@@ -98,6 +100,17 @@ pub enum Request {
     Adopt(Arc<Settings>),
     /// Close everything and end the shard: `Reply::Done`, then the thread ends.
     Stop,
+    /// Tell everything about somebody from now on: `Reply::Traced`, then `Report::Step`.
+    Trace {
+        /// What the steps are told under.
+        trace: TraceId,
+        /// About whom.
+        of: Traced,
+        /// What times are counted from.
+        begun: Instant,
+    },
+    /// Tell no more of it: `Reply::Done`.
+    EndTrace(TraceId),
 }
 
 /// A shard's answer to one letter.
@@ -117,6 +130,8 @@ pub enum Reply {
     Stats(Box<ShardStats>),
     /// Nothing to tell.
     Done,
+    /// The connections here that are traced now.
+    Traced(Vec<ConnId>),
 }
 
 /// One live connection as `who` shows it.
@@ -161,6 +176,15 @@ pub enum Report {
     Event(Event),
     /// So many events were lost here, because control did not take them in time.
     EventsLost(u64),
+    /// One line of a trace.
+    Step(Step),
+    /// So many lines of a trace were lost here, because control did not take them in time.
+    StepsLost {
+        /// Of which.
+        trace: TraceId,
+        /// How many.
+        count: u64,
+    },
     /// The shard has ended after `Request::Stop`.
     Stopped,
 }

@@ -7,7 +7,7 @@
 //! takes letters from control, `sending` writes what `outlook` gathers, `sweeping` keeps time, `shedding` cuts
 //! those furthest behind when memory is short, `ending` lets go, `conservation` counts what is never sent,
 //! `adopting` takes over other settings, `life` tells of it all at `debug`, `events` tells those who listen what
-//! happens.
+//! happens, `trail` those who trace.
 
 mod accepting;
 mod addresses;
@@ -38,9 +38,11 @@ mod remote;
 mod sending;
 mod settings;
 mod shedding;
+mod steps;
 mod sweeping;
 pub mod tape;
 pub mod topics;
+mod trail;
 pub mod users;
 
 use std::collections::VecDeque;
@@ -131,6 +133,7 @@ pub struct Shard {
     refusals: Vec<(u32, refusing::Shortage, u32)>,
     /// `5e9f7cd8-`, as positions of this gateway begin.
     epoch_text: [u8; 9],
+    trails: trail::Trails,
     /// Refusals that listeners are yet to be told of, and events that control did not take.
     refused: events::Refused,
     events_lost: u64,
@@ -188,6 +191,7 @@ impl Shard {
             needed_after: u64::MAX,
             unsent_bytes: 0,
             needed_after_next: u64::MAX,
+            trails: trail::Trails::default(),
             refused: events::Refused::default(),
             events_lost: 0,
             cuts_done: 0,

@@ -12,7 +12,7 @@ use super::conn::{Replay, Slot, State, flag};
 use super::ending::Answer;
 use super::identity::forbidden;
 use super::life::life;
-use super::mailbox::{Happening, Party, event_mask};
+use super::mailbox::{Act, Happening, Party, event_mask};
 use super::opening::Resume;
 use crate::message::{Kind, Position, Topic};
 use crate::ring::{BATCH_MAX, Token};
@@ -238,9 +238,13 @@ impl Shard {
         let mut decoder = kept.unwrap_or_default();
         let echo = slot.transport == Transport::WebSocketEcho;
         let limits = *self.settings.message_limits(echo);
+        let traced = slot.is(flag::TRACED);
         for _ in 0..FRAMES_PER_TURN {
             if input.is_empty() {
                 break;
+            }
+            if traced && let Some(header) = decoder.next_header(input) {
+                self.trace(index, |_| Act::Frame { outward: false, header, position: None });
             }
             match decoder.handle_bytes(input, &limits) {
                 Err(error) => return self.protocol_error(index, error),
@@ -451,6 +455,7 @@ impl Shard {
         self.queue(index, envelope::subscribed(topics, self.position(), id));
         if let Some(since) = since {
             let resume = self.replay(index, ids, since);
+            self.trace_resumed(index, Some(since), &resume);
             self.queue(index, envelope::resumed(resume.replayed, resume.gap));
         }
     }

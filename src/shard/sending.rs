@@ -10,7 +10,7 @@ use super::Shard;
 use super::conn::{Frame, State, flag};
 use super::ending::Answer;
 use super::life::life;
-use super::mailbox::SLOW_PART;
+use super::mailbox::{Act, SLOW_PART};
 use super::outlook::{BrokenOff, Outlook, Plan, Poll, Repeats, ping_of};
 use super::tape::ChainId;
 use crate::ring::{BATCH_MAX, Token};
@@ -55,7 +55,7 @@ impl Shard {
     /// Queues octets with which `messages` messages of the tape are delivered.
     pub(super) fn queue_messages(&mut self, index: u32, bytes: Bytes, messages: u32) {
         let slot = &mut self.table[index];
-        slot.rare().queue(Frame { bytes, messages });
+        slot.rare().queue(Frame { bytes, messages, begun: false });
         if !slot.is(flag::BLOCKED) {
             self.mark(index);
         }
@@ -67,6 +67,7 @@ impl Shard {
             self.table[index].clear(flag::BLOCKED);
             self.stats.blocked -= 1;
             life!(TRACE, self, connection = %self.id(index), "its socket takes bytes again");
+            self.trace(index, |_| Act::Writable);
             self.mark(index);
         }
     }
@@ -141,6 +142,9 @@ impl Shard {
 
     fn sent(&mut self, plan: Plan, result: &std::io::Result<usize>, chains: &mut Vec<ChainId>) {
         let index = plan.index;
+        if self.table[index].is(flag::TRACED) {
+            self.trace_sent(&plan, result.as_ref().copied().unwrap_or(0), chains);
+        }
         match result {
             Ok(sent) if plan.plain && *sent == plan.bytes => {
                 self.stats.sent_bytes += *sent as u64;
@@ -177,6 +181,7 @@ impl Shard {
         while let Some(front) = rare.outbox.front_mut() {
             if sent < front.bytes.len() {
                 front.bytes.advance(sent);
+                front.begun = true;
                 return;
             }
             sent -= front.bytes.len();
@@ -218,7 +223,10 @@ impl Shard {
             self.table[plan.index].clear(flag::PING_DUE);
             let ping = ping_of(self.table[plan.index].transport);
             if sent < ping.len() {
-                self.begun(plan.index, Frame { bytes: Bytes::from_static(&ping[sent..]), messages: 0 });
+                self.begun(
+                    plan.index,
+                    Frame { bytes: Bytes::from_static(&ping[sent..]), messages: 0, begun: true },
+                );
                 return;
             }
             sent -= ping.len();
@@ -233,7 +241,7 @@ impl Shard {
             None => slot.cursor = through,
         }
         if let Some(bytes) = rest {
-            self.begun(plan.index, Frame { bytes, messages: 1 });
+            self.begun(plan.index, Frame { bytes, messages: 1, begun: true });
         }
         if plan.poll.is_some() {
             self.poll_answered(plan.index);
@@ -251,7 +259,8 @@ impl Shard {
     fn blocked(&mut self, index: u32, progress: bool, chains: &mut Vec<ChainId>) {
         let token = self.table.token(index);
         let deadline = self.clock.tick().after(self.settings.send_ticks);
-        if !self.table[index].is(flag::BLOCKED) {
+        let newly = !self.table[index].is(flag::BLOCKED);
+        if newly {
             self.table[index].set(flag::BLOCKED);
             self.stats.blocked += 1;
             life!(TRACE, self, connection = %self.id(index), "its socket is full");
@@ -261,11 +270,17 @@ impl Shard {
         if progress || rare.send_deadline.is_none() {
             rare.send_deadline = Some(deadline);
         }
-        if self.table[index].state != State::Open {
+        let is_open = self.table[index].state == State::Open;
+        if is_open {
+            let lag_bytes = self.outlook().lag_bytes(index, chains);
+            self.table[index].rare().lag_bytes = lag_bytes;
+        }
+        if newly {
+            self.trace_blocked(index);
+        }
+        if !is_open {
             return;
         }
-        let lag_bytes = self.outlook().lag_bytes(index, chains);
-        self.table[index].rare().lag_bytes = lag_bytes;
         self.needs(index);
         self.cut_if_too_far_behind(index);
     }

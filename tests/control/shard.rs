@@ -195,7 +195,8 @@ impl Shard {
                 pushes: self.pushes,
                 ..ShardStats::default()
             })),
-            Request::Drain { .. } | Request::Adopt(_) | Request::Stop => Reply::Done,
+            Request::Trace { .. } => Reply::Traced(Vec::new()),
+            Request::Drain { .. } | Request::Adopt(_) | Request::Stop | Request::EndTrace(_) => Reply::Done,
         }
     }
 

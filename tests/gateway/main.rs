@@ -37,4 +37,5 @@ mod slow;
 mod start;
 mod storms;
 mod tickets;
+mod trace;
 mod wall_clock;

@@ -24,8 +24,8 @@ pub struct ByHand {
     pub address: SocketAddr,
     pub gate: Arc<Gate>,
     mailbox: Mailbox,
-    /// Held, so that the shard has somebody to report to.
-    _reports: flume::Receiver<Report>,
+    /// What the shard tells control.
+    pub reports: flume::Receiver<Report>,
     /// Stands still but for `pass`.
     now: Instant,
 }
@@ -40,7 +40,7 @@ impl ByHand {
         let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), options).unwrap();
         let address = listener.address().unwrap();
         let (mailbox, inbox) = mailbox(1024, 1 << 20).unwrap();
-        let (gate, (reports, _reports)) = (Arc::new(Gate::default()), flume::unbounded());
+        let (gate, (report, reports)) = (Arc::new(Gate::default()), flume::unbounded());
         let shard = Shard::new(Parts {
             number: 0,
             epoch: 0xa1,
@@ -50,9 +50,9 @@ impl ByHand {
             peers: vec![mailbox.clone()],
             owner: Owner::new(1),
             gate: gate.clone(),
-            reports,
+            reports: report,
         });
-        Self { shard: shard.unwrap(), address, gate, mailbox, _reports, now: Instant::now() }
+        Self { shard: shard.unwrap(), address, gate, mailbox, reports, now: Instant::now() }
     }
 
     pub fn turn(&mut self) -> ShardStats {
@@ -62,6 +62,16 @@ impl ByHand {
 
     pub fn pass(&mut self, time: Duration) {
         self.now += time;
+    }
+
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Has the shard do what control asks.
+    pub fn ask(&mut self, request: Request) {
+        self.mailbox.post(Letter::Ask { inquiry: 0, request }).unwrap();
+        self.turn();
     }
 
     /// Has the shard end as control does, in the executor that it needs for that.
