@@ -212,6 +212,7 @@ enum Shown<'a> {
     Blocked {
         lag_bytes: usize,
         outbox_bytes: usize,
+        send_queue_bytes: u32,
     },
     Writable,
     Closed {
@@ -255,7 +256,9 @@ fn shown(act: &Act) -> Shown<'_> {
         },
         &Act::Response { status, bytes } => Shown::Response { status, bytes },
         &Act::Octets { bytes, position } => Shown::Octets { bytes, position },
-        &Act::Blocked { lag_bytes, outbox_bytes } => Shown::Blocked { lag_bytes, outbox_bytes },
+        &Act::Blocked { lag_bytes, outbox_bytes, send_queue_bytes } => {
+            Shown::Blocked { lag_bytes, outbox_bytes, send_queue_bytes }
+        }
         Act::Writable => Shown::Writable,
         Act::Closed { reason, code, message } => Shown::Closed {
             reason: reason.name(),

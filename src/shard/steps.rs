@@ -130,6 +130,8 @@ pub enum Act {
         lag_bytes: usize,
         /// Bytes of frames of its own, and of one that was begun.
         outbox_bytes: usize,
+        /// Bytes that the kernel holds for it (SIOCOUTQ).
+        send_queue_bytes: u32,
     },
     /// The socket takes bytes again.
     Writable,

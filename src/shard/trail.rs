@@ -212,9 +212,10 @@ impl Shard {
     /// The socket of slot `index` has begun to refuse bytes.
     pub(super) fn trace_blocked(&mut self, index: u32) {
         self.trace(index, |shard| {
-            let rare = shard.table[index].rare.as_ref();
+            let slot = &shard.table[index];
+            let rare = slot.rare.as_ref();
             let (lag_bytes, outbox_bytes) = rare.map_or((0, 0), |rare| (rare.lag_bytes, rare.outbox_bytes));
-            Act::Blocked { lag_bytes, outbox_bytes }
+            Act::Blocked { lag_bytes, outbox_bytes, send_queue_bytes: slot.socket().send_queue_bytes() }
         });
     }
 }

@@ -272,7 +272,10 @@ fn issue_7_a_trace_tells_when_the_socket_refuses_bytes_and_takes_them_again() {
         }
     };
     let waiting = |name: &str| blocked[name].as_u64().unwrap();
-    assert!(waiting("lag_bytes") + waiting("outbox_bytes") > 0, "{blocked}");
+    assert!(
+        waiting("lag_bytes") + waiting("outbox_bytes") > 0 && waiting("send_queue_bytes") > 0,
+        "{blocked}"
+    );
     (0..pushed).for_each(|_| assert_eq!(lazy.text().len(), 1024));
     let mut writable = 0;
     while frames < pushed {
