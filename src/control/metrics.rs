@@ -82,12 +82,9 @@ const PER_SHARD: &[PerShard] = &[
     ("corecast_users", "gauge", "Users with a connection now.", |s| s.users),
     ("corecast_tape_messages", "gauge", "Messages on the tape now.", |s| s.tape_messages),
     ("corecast_tape_bytes", "gauge", "Payload bytes on the tape now.", |s| s.tape_bytes),
-    (
-        "corecast_events_dropped_total",
-        "counter",
-        "Events and steps of traces that control did not take in time.",
-        |s| s.events_dropped,
-    ),
+    ("corecast_events_dropped_total", "counter", "Events that control did not take in time.", |s| {
+        s.events_dropped
+    }),
     ("corecast_turns_total", "counter", "Turns of the shard's loop.", |s| s.turns),
     ("corecast_send_batches_total", "counter", "Batches of sends submitted.", |s| s.send_batches),
 ];

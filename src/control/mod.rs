@@ -38,7 +38,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use command::{CommandError, DrainProgress, ErrorCode};
-use desk::Desk;
+use desk::{Desk, Subject};
 use inquiries::{ClientId, Waiter};
 use peer::{Peer, PeerLimits, READ_BYTES};
 pub use poller::Channel;
@@ -127,7 +127,7 @@ pub struct Control {
     limits: PeerLimits,
     desk: Desk,
     /// Traces are still to be ended: a shard had no room for the letter.
-    ending: bool,
+    traces_ending: bool,
     /// A configuration that the shards are still to be asked to take over.
     adopting: Option<(Arc<Config>, Request)>,
     supervision: Option<Supervision>,
@@ -163,7 +163,7 @@ impl Control {
             clients_max: config.control.clients as usize,
             limits: reload::peer_limits(&config),
             desk: Desk::new(sequencer, gate.clone(), config, log_filter, now),
-            ending: false,
+            traces_ending: false,
             adopting: None,
             supervision,
             gate,
@@ -238,8 +238,10 @@ impl Control {
         if peers.clone().any(Peer::can_work) {
             return Some(Duration::ZERO);
         }
-        let waits =
-            self.accept_at.is_some() || self.adopting.is_some() || self.ending || self.desk.drain.has_begun();
+        let waits = self.accept_at.is_some()
+            || self.adopting.is_some()
+            || self.traces_ending
+            || self.desk.drain.has_begun();
         let ticks = waits || peers.any(Peer::wants_ticks);
         let now = Instant::now();
         let supervision = self.supervision.as_ref().map(|supervision| supervision.due_in(now));
@@ -312,10 +314,14 @@ impl Control {
         match report {
             Report::Reply { inquiry, reply } => self.desk.sequencer.handle_reply(inquiry, reply),
             Report::Event(event) => self.tell_event(&event),
-            Report::EventsLost(count) => self.peers().for_each(|peer| peer.count_lost_events(count)),
+            Report::EventsLost(count) => {
+                let wants = |subject: &Subject| matches!(subject, Subject::Events(_));
+                self.peers().for_each(|peer| peer.count_lost(count, wants));
+            }
             Report::Step(step) => self.tell_step(&step),
             Report::StepsLost { trace, count } => {
-                self.peers().for_each(|peer| peer.count_lost_steps(trace, count));
+                let wants = |subject: &Subject| *subject == Subject::Trace(trace);
+                self.peers().for_each(|peer| peer.count_lost(count, wants));
             }
             Report::Stopped => self.desk.drain.handle_stopped(&self.desk.sequencer),
         }
@@ -392,7 +398,7 @@ impl Control {
             }
         }
         self.desk.clients = clients;
-        self.ending = !self.end_unread_traces();
+        self.traces_ending = !self.end_unread_traces();
         if self.accept_at.is_some_and(|at| now >= at) {
             self.accept_at = None;
             let _ = self.poller.add(self.socket.listener(), LISTENER, EventFlags::IN);

@@ -393,19 +393,24 @@ impl Peer {
         }
     }
 
-    /// One event; its line is made for the first who wants it. Never more than `control.reply_bytes` wait.
+    /// One event; its line is made for the first who takes it. Never more than `control.reply_bytes` wait.
     pub fn tell_event(&mut self, event: &Event, line: &mut Option<String>) {
         let wants = |subject: &Subject| matches!(subject, Subject::Events(filter) if filter.passes(event));
-        self.tell_line(wants, || line.get_or_insert_with(|| events::line(event)).clone());
+        self.tell_line(wants, line, || events::line(event));
     }
 
     /// The same of one step of a trace.
     pub fn tell_step(&mut self, step: &Step, line: &mut Option<String>) {
         let wants = |subject: &Subject| *subject == Subject::Trace(step.trace);
-        self.tell_line(wants, || line.get_or_insert_with(|| trace::line(step)).clone());
+        self.tell_line(wants, line, || trace::line(step));
     }
 
-    fn tell_line(&mut self, wants: impl Fn(&Subject) -> bool, mut line: impl FnMut() -> String) {
+    fn tell_line(
+        &mut self,
+        wants: impl Fn(&Subject) -> bool,
+        line: &mut Option<String>,
+        make: impl Fn() -> String,
+    ) {
         for at in 0..self.streams.len() {
             if !wants(&self.streams[at].subject) {
                 continue;
@@ -414,36 +419,34 @@ impl Peer {
                 self.streams[at].dropped += 1;
             } else {
                 self.tell_dropped(at);
-                self.write_stream(at, line());
+                self.write_stream(at, line.get_or_insert_with(&make));
             }
         }
     }
 
-    /// Events that a shard could not tell control of: perhaps some of them were for its streams.
-    pub fn count_lost_events(&mut self, count: u64) {
-        for stream in &mut self.streams {
-            stream.dropped += if let Subject::Events(_) = stream.subject { count } else { 0 };
-        }
-    }
-
-    /// Steps of a trace that a shard could not tell control of.
-    pub fn count_lost_steps(&mut self, trace: TraceId, count: u64) {
-        for stream in &mut self.streams {
-            stream.dropped += if stream.subject == Subject::Trace(trace) { count } else { 0 };
+    /// Lines that a shard could not tell control of: perhaps some of them were for its streams.
+    pub fn count_lost(&mut self, count: u64, wants: impl Fn(&Subject) -> bool) {
+        for at in 0..self.streams.len() {
+            if wants(&self.streams[at].subject) {
+                self.streams[at].dropped += count;
+                if self.output.unread() <= self.limits.reply_bytes_max {
+                    self.tell_dropped(at);
+                }
+            }
         }
     }
 
     fn tell_dropped(&mut self, at: usize) {
         let dropped = std::mem::take(&mut self.streams[at].dropped);
         if dropped > 0 {
-            self.write_stream(at, events::dropped_line(dropped));
+            self.write_stream(at, &events::dropped_line(dropped));
         }
     }
 
-    fn write_stream(&mut self, at: usize, line: String) {
+    fn write_stream(&mut self, at: usize, line: &str) {
         let Stream { correlation, subject, .. } = &self.streams[at];
         let answer = if let Subject::Trace(_) = subject { Answer::Step } else { Answer::Event };
-        self.write_line(*correlation, &line, answer);
+        self.write_line(*correlation, line, answer);
     }
 
     /// Whether a stream of its shows this trace.
@@ -459,7 +462,7 @@ impl Peer {
         }
         let subject = Subject::Trace(begun.trace);
         self.begin_stream(correlation, subject.clone(), now);
-        self.tell_line(|other| *other == subject, || begun.line());
+        self.tell_line(|other| *other == subject, &mut None, || begun.line());
     }
 
     /// How a drain goes on.

@@ -87,7 +87,8 @@ impl Shard {
 
     /// Tells what was held back for a while.
     pub(super) fn tell_what_waits(&mut self) {
-        if self.has_room_for_reports() {
+        // Most often neither: the channel's length is asked for only then.
+        if (self.events_lost > 0 || self.trails.have_lost()) && self.has_room_for_reports() {
             self.tell_lost();
             self.tell_lost_steps();
         }

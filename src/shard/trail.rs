@@ -55,6 +55,11 @@ impl Trails {
         self.trails.iter_mut().find(|trail| trail.trace == trace)
     }
 
+    /// Whether steps were lost that nobody was told of.
+    pub(super) fn have_lost(&self) -> bool {
+        self.lost > 0
+    }
+
     /// How many steps of each trace were lost since the last call.
     fn take_lost(&mut self) -> impl Iterator<Item = (TraceId, u64)> {
         self.lost = 0;
@@ -134,6 +139,7 @@ impl Shard {
         }
     }
 
+    #[cold]
     fn tell_step(&mut self, index: u32, act: &Act) {
         let (connection, now) = (self.id(index), self.clock.now());
         let has_room = self.has_room_for_reports();
@@ -142,7 +148,7 @@ impl Shard {
         }
         for at in 0..self.trails.followed_by(index).len() {
             let trace = self.trails.followed_by(index)[at];
-            let Some(trail) = self.trails.trail(trace) else { continue };
+            let trail = self.trails.trail(trace).expect("no slot has a trace that has ended");
             if !has_room {
                 trail.lost += 1;
                 self.trails.lost += 1;
@@ -157,7 +163,7 @@ impl Shard {
 
     /// Tells readers of traces what they lost.
     pub(super) fn tell_lost_steps(&mut self) {
-        if self.trails.lost > 0 {
+        if self.trails.have_lost() {
             for (trace, count) in self.trails.take_lost() {
                 let _ = self.reports.send(Report::StepsLost { trace, count });
             }
@@ -166,6 +172,7 @@ impl Shard {
 
     /// Tells what the socket of a traced slot took: `sent` octets of what `plan` has gathered, nothing of which
     /// is taken off yet. Frames are told of once, with their first octet.
+    #[cold]
     pub(super) fn trace_sent(&mut self, plan: &Plan, sent: usize, chains: &mut Vec<ChainId>) {
         let (outlook, slot) = (self.outlook(), &self.table[plan.index]);
         let (mut acts, mut left) = (Vec::new(), sent);
