@@ -2,7 +2,9 @@
 //!
 //! Speaks whichever protocol its first bytes choose. Requests of one client begin in order; over HTTP
 //! one at a time, over the binary protocol as many as its replies find room for. A client that does not
-//! take its replies is first not read from, then closed.
+//! take its replies is first not read from, then closed. Its streams are in `streams`.
+
+mod streams;
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -10,17 +12,14 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 
-use super::chunked;
 use super::codec::{self, Reply};
-use super::command::{Answer, Command, CommandError, DrainProgress, ErrorCode};
+use super::command::{Answer, Command, CommandError, ErrorCode};
 use super::desk::{Desk, Subject, Verdict};
+use super::http;
 use super::inquiries::{ClientId, Waiter};
 use super::job::Job;
 use super::output::Output;
 use super::routes::{self, Route, Shape};
-use super::trace::Begun;
-use super::{events, http, trace};
-use crate::shard::mailbox::{Event, Step, TraceId};
 
 /// Bytes read at once, and the most that wait undone unless one request is longer.
 pub const READ_BYTES: usize = 256 * 1024;
@@ -391,107 +390,6 @@ impl Peer {
         if !keep_alive {
             self.close(now);
         }
-    }
-
-    /// One event; its line is made for the first who takes it. Never more than `control.reply_bytes` wait.
-    pub fn tell_event(&mut self, event: &Event, line: &mut Option<String>) {
-        let wants = |subject: &Subject| matches!(subject, Subject::Events(filter) if filter.passes(event));
-        self.tell_line(wants, line, || events::line(event));
-    }
-
-    /// The same of one step of a trace.
-    pub fn tell_step(&mut self, step: &Step, line: &mut Option<String>) {
-        let wants = |subject: &Subject| *subject == Subject::Trace(step.trace);
-        self.tell_line(wants, line, || trace::line(step));
-    }
-
-    fn tell_line(
-        &mut self,
-        wants: impl Fn(&Subject) -> bool,
-        line: &mut Option<String>,
-        make: impl Fn() -> String,
-    ) {
-        for at in 0..self.streams.len() {
-            if !wants(&self.streams[at].subject) {
-                continue;
-            }
-            if self.output.unread() > self.limits.reply_bytes_max {
-                self.streams[at].dropped += 1;
-            } else {
-                self.tell_dropped(at);
-                self.write_stream(at, line.get_or_insert_with(&make));
-            }
-        }
-    }
-
-    /// Lines that a shard could not tell control of: perhaps some of them were for its streams.
-    pub fn count_lost(&mut self, count: u64, wants: impl Fn(&Subject) -> bool) {
-        for at in 0..self.streams.len() {
-            if wants(&self.streams[at].subject) {
-                self.streams[at].dropped += count;
-                if self.output.unread() <= self.limits.reply_bytes_max {
-                    self.tell_dropped(at);
-                }
-            }
-        }
-    }
-
-    fn tell_dropped(&mut self, at: usize) {
-        let dropped = std::mem::take(&mut self.streams[at].dropped);
-        if dropped > 0 {
-            self.write_stream(at, &events::dropped_line(dropped));
-        }
-    }
-
-    fn write_stream(&mut self, at: usize, line: &str) {
-        let Stream { correlation, subject, .. } = &self.streams[at];
-        let answer = if let Subject::Trace(_) = subject { Answer::Step } else { Answer::Event };
-        self.write_line(*correlation, line, answer);
-    }
-
-    /// Whether a stream of its shows this trace.
-    pub fn reads_trace(&self, trace: TraceId) -> bool {
-        self.streams.iter().any(|stream| stream.subject == Subject::Trace(trace))
-    }
-
-    /// All shards trace: its stream begins, unless there is nobody to be traced.
-    pub fn begin_trace(&mut self, correlation: u64, begun: &Begun, now: Instant) {
-        self.in_flight -= 1;
-        if let Some(refused) = begun.refusal() {
-            return self.tell(correlation, Err(refused), now);
-        }
-        let subject = Subject::Trace(begun.trace);
-        self.begin_stream(correlation, subject.clone(), now);
-        self.tell_line(|other| *other == subject, &mut None, || begun.line());
-    }
-
-    /// How a drain goes on.
-    pub fn tell_drain(&mut self, progress: DrainProgress) {
-        for at in 0..self.streams.len() {
-            let Stream { subject, correlation, .. } = &self.streams[at];
-            let correlation = *correlation;
-            if *subject == Subject::Drain && self.output.unread() <= self.limits.reply_bytes_max {
-                self.write_line(correlation, &routes::drain_line(&progress), |_| Answer::Drain(progress));
-            }
-        }
-    }
-
-    fn write_line(&mut self, correlation: u64, line: &str, answer: impl Fn(String) -> Answer) {
-        match self.protocol {
-            Protocol::Binary => {
-                let result = Ok(answer(line.to_owned()));
-                codec::encode_reply(&Reply { correlation, result }, self.output.bytes());
-            }
-            _ => chunked::encode(format!("{line}\n").as_bytes(), self.output.bytes()),
-        }
-    }
-
-    /// Ends its streams properly: the gateway goes.
-    pub fn end_streams(&mut self) {
-        if let (Protocol::Http { .. }, false) = (&self.protocol, self.streams.is_empty()) {
-            self.output.bytes().extend_from_slice(chunked::END);
-        }
-        self.streams.clear();
     }
 
     /// Begins nothing more; goes when what waits is written.

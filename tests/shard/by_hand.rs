@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use corecast::config::Config;
 use corecast::message::{Kind, Message, Name, Target};
 use corecast::shard::listener::{Listener, SocketOptions};
-use corecast::shard::mailbox::{Gate, Letter, Mailbox, Owner, Report, Request, mailbox};
+use corecast::shard::mailbox::{Gate, Letter, Mailbox, Owner, Reply, Report, Request, mailbox};
 use corecast::shard::{Parts, Room, Settings, Shard};
 use corecast::stats::ShardStats;
 use corecast::wire::websocket::encode_message;
@@ -68,17 +68,25 @@ impl ByHand {
         self.now
     }
 
-    /// Has the shard do what control asks.
-    pub fn ask(&mut self, request: Request) {
-        self.mailbox.post(Letter::Ask { inquiry: 0, request }).unwrap();
-        self.turn();
-    }
-
     /// Has the shard end as control does, in the executor that it needs for that.
     pub fn stop(self) {
         self.mailbox.post(Letter::Ask { inquiry: 0, request: Request::Stop }).unwrap();
         let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).ring_depth(64);
         executor.make().unwrap().run(self.shard.run()).unwrap();
+    }
+
+    /// Asks as control does, and takes a turn: the answer.
+    #[track_caller]
+    pub fn ask(&mut self, request: Request) -> Reply {
+        let inquiry = 7;
+        self.mailbox.post(Letter::Ask { inquiry, request }).unwrap();
+        self.turn();
+        let mut reports = self.reports.try_iter();
+        let answer = reports.find_map(|report| match report {
+            Report::Reply { inquiry: of, reply } if of == inquiry => Some(reply),
+            _ => None,
+        });
+        answer.expect("an answer within the turn")
     }
 
     /// Posts a push of `payload` to `topic`, as control would.
