@@ -326,7 +326,7 @@ pub struct DrainProgress {
 pub enum ErrorCode {
     /// Malformed request.
     BadRequest,
-    /// No such path.
+    /// No such path, or no such connection.
     NotFound,
     /// Path exists, method does not.
     MethodNotAllowed,
