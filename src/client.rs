@@ -9,18 +9,21 @@ use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use crate::control::codec;
-use crate::control::command::{Answer, Command, CommandError, Push, Pushed};
+use crate::control::command::{Answer, Command, CommandError, EventFilter, Push, Pushed};
 
 /// Commands queued before they are written without being told to.
 const QUEUE_BYTES: usize = 64 * 1024;
 /// Read at once.
 const READ_BYTES: usize = 256 * 1024;
+/// Longest wait at once.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
 /// Longest answer that is believed; the gateway's longest is a list of all topics.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
 
@@ -114,8 +117,13 @@ impl Client {
 
     /// Asks for events of the kinds in `mask` (`shard::mailbox::event_mask`): their JSON lines, until the
     /// gateway goes. The iterator ends with the error that ended it.
-    pub fn events(mut self, mask: u64) -> Result<Events, ClientError> {
-        let correlation = self.send(&Command::Events { mask })?;
+    pub fn events(self, mask: u64) -> Result<Events, ClientError> {
+        self.events_where(EventFilter { mask, topics: Vec::new(), user: None })
+    }
+
+    /// The same, of events that pass `filter`. A filter that is none is refused by the first item.
+    pub fn events_where(mut self, filter: EventFilter) -> Result<Events, ClientError> {
+        let correlation = self.send(&Command::EventsWhere(filter))?;
         self.flush()?;
         Ok(Events { client: self, correlation, ended: false })
     }
@@ -142,7 +150,7 @@ impl Client {
                 Ok(n) => written += n,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    if self.wait(PollFlags::IN | PollFlags::OUT)?.intersects(PollFlags::IN) {
+                    if self.wait(PollFlags::IN | PollFlags::OUT, None)?.intersects(PollFlags::IN) {
                         self.read(RecvFlags::DONTWAIT)?;
                     }
                 }
@@ -159,6 +167,21 @@ impl Client {
         match self.set_aside.pop_front() {
             Some(reply) => Ok(reply),
             None => self.receive_next(),
+        }
+    }
+
+    /// As `receive`, but no longer than until `by`, where that is given: then `None`. Errors: `Broken`.
+    pub fn receive_by(&mut self, by: Option<Instant>) -> Result<Option<Received>, ClientError> {
+        self.flush()?;
+        loop {
+            if let Some(reply) = self.try_receive()? {
+                return Ok(Some(reply));
+            }
+            let left = by.map(|by| by.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(None);
+            }
+            self.wait(PollFlags::IN, left)?;
         }
     }
 
@@ -199,9 +222,11 @@ impl Client {
         Ok(Some((reply.correlation, reply.result)))
     }
 
-    fn wait(&self, flags: PollFlags) -> Result<PollFlags, ClientError> {
+    fn wait(&self, flags: PollFlags, at_most: Option<Duration>) -> Result<PollFlags, ClientError> {
+        // One too long for the kernel is looked at again before it is over.
+        let at_most = at_most.map(|time| time.min(WAIT_MAX).try_into().expect("an hour is a time"));
         let mut fds = [PollFd::new(&self.socket, flags)];
-        match rustix::event::poll(&mut fds, None) {
+        match rustix::event::poll(&mut fds, at_most.as_ref()) {
             Ok(_) => Ok(fds[0].revents()),
             Err(Errno::INTR) => Ok(PollFlags::empty()),
             Err(errno) => Err(ClientError::Broken(errno.into())),

@@ -180,7 +180,7 @@ pub struct ShardStats {
     pub tape_messages: u64,
     /// See `tape_messages`.
     pub tape_bytes: u64,
-    /// Events that no reader took in time.
+    /// Events, and steps of traces, that control did not take in time.
     pub events_dropped: u64,
     /// Turns of the loop, and batches of sends submitted.
     pub turns: u64,

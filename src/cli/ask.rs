@@ -1,17 +1,17 @@
-//! The commands that only look: `who`, `topics`, `events`.
+//! The commands that only look: `who`, `topics`.
 
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 
 use super::failure::Failure;
 use super::table::{age, aligned, counted, grouped, listed};
-use super::{Gateway, print_json, print_line};
+use super::{Gateway, print_json};
 use crate::control::command::{Answer, Command, TopicAnswer};
 use crate::message::{Topic, UserId};
-use crate::shard::mailbox::{Presence, event_mask};
+use crate::shard::mailbox::Presence;
 
 /// `corecast who`
 #[derive(Debug, Args)]
@@ -30,37 +30,6 @@ pub(super) struct TopicsFlags {
     /// Print JSON instead
     #[arg(long)]
     json: bool,
-}
-
-/// `corecast events`
-#[derive(Debug, Args)]
-pub(super) struct EventsFlags {
-    /// Which kinds, instead of all
-    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
-    types: Vec<EventKind>,
-    /// Accepted because every command has it: events are JSON anyway
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum EventKind {
-    /// A client was established
-    Connect,
-    /// An established client ended
-    Disconnect,
-    /// A client sent a message
-    Uplink,
-}
-
-impl EventKind {
-    fn mask(self) -> u64 {
-        match self {
-            Self::Connect => event_mask::CONNECT,
-            Self::Disconnect => event_mask::DISCONNECT,
-            Self::Uplink => event_mask::UPLINK,
-        }
-    }
 }
 
 /// Lists a user's connections. A user without any is no failure.
@@ -123,29 +92,6 @@ fn topics_text(topics: &[TopicAnswer]) -> String {
     aligned(&rows)
 }
 
-/// Prints events until the reader or the gateway goes.
-pub(super) fn events(flags: EventsFlags, gateway: &Gateway, out: &mut dyn Write) -> Result<(), Failure> {
-    let kinds = if flags.types.is_empty() { EventKind::value_variants() } else { &flags.types };
-    let mask = kinds.iter().fold(0, |mask, kind| mask | kind.mask());
-    let mut client = gateway.connect()?;
-    let sent = client.send(&Command::Events { mask }).and_then(|_| client.flush());
-    sent.map_err(|error| gateway.failed(error))?;
-    loop {
-        match client.receive().map_err(|error| gateway.failed(error))? {
-            (_, Ok(Answer::Event(line))) => print_line(out, &terminal_safe(&line))?,
-            (_, Ok(_)) => return Err(Failure::Answer),
-            (_, Err(refused)) => return Err(Failure::Refused(refused)),
-        }
-    }
-}
-
-/// JSON may hold DEL and U+0080 to U+009F as they are; to some terminals they are commands, and an
-/// uplink's text is a stranger's. Escaped they are the same JSON.
-fn terminal_safe(json: &str) -> String {
-    let shown = |c: char| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
-    if json.chars().any(char::is_control) { json.chars().map(shown).collect() } else { json.to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,14 +137,5 @@ mod tests {
                         news         1,200  1a2b3c4d-17\n\
                         x                1  -\n";
         assert_eq!(topics_text(&topics), expected);
-    }
-
-    #[test]
-    fn an_event_cannot_command_the_terminal_and_stays_the_same_json() {
-        let line = "{\"data\":\"\u{9b}31m\u{7f}\"}";
-        let safe = terminal_safe(line);
-        assert!(!safe.chars().any(char::is_control));
-        let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
-        assert_eq!(parse(&safe), parse(line));
     }
 }

@@ -7,6 +7,7 @@
 mod act;
 mod ask;
 mod check;
+mod events;
 mod failure;
 mod flame;
 mod journal;
@@ -20,6 +21,7 @@ mod serve;
 mod stats;
 mod table;
 mod token;
+mod trace;
 mod tune;
 
 use std::ffi::OsString;
@@ -78,7 +80,9 @@ enum Verb {
     /// Mint a token for tests (auth.mode "jwt")
     Token(token::TokenFlags),
     /// Print what happens, one JSON object a line, until interrupted
-    Events(ask::EventsFlags),
+    Events(events::EventsFlags),
+    /// Print what one user or connection does and has done to it: frame headers and decisions
+    Trace(trace::TraceFlags),
     /// Show the gateway's counters
     Stats(stats::StatsFlags),
     /// Show what a running gateway logs, or change it for a while
@@ -142,7 +146,8 @@ fn obey(arguments: Arguments, serve: Serve, out: &mut dyn Write) -> Result<(), F
         Verb::Profile(flags) => profile::profile(&flags, &Gateway::at(socket), out),
         Verb::Who(flags) => ask::who(flags, &Gateway::at(socket), out),
         Verb::Topics(flags) => ask::topics(flags, &Gateway::at(socket), out),
-        Verb::Events(flags) => ask::events(flags, &Gateway::at(socket), out),
+        Verb::Events(flags) => events::events(flags, &Gateway::at(socket), out),
+        Verb::Trace(flags) => trace::trace(flags, &Gateway::at(socket), out),
         Verb::Stats(flags) => stats::stats(&flags, &Gateway::at(socket), out),
         Verb::Kick(flags) => act::kick(flags, &Gateway::at(socket), out),
         Verb::Bind(flags) => act::bind(flags, &Gateway::at(socket), out),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::Secret;
 use crate::message::{ConnId, Kind, Position, Target, Topic, UserId, borrowed};
-use crate::shard::mailbox::Presence;
+use crate::shard::mailbox::{Presence, Traced};
 use crate::stats::ShardStats;
 
 /// One push, as asked.
@@ -99,6 +99,22 @@ pub enum Command {
     Log(LogRequest),
     /// `Answer::Process`.
     Process,
+    /// As `Events`, of those that pass a filter.
+    EventsWhere(EventFilter),
+    /// A stream of `Answer::Step` under the same correlation id, until the connection ends.
+    Trace(Traced),
+}
+
+/// Which events a reader wants: those that pass all of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventFilter {
+    /// `shard::mailbox::event_mask` bits.
+    pub mask: u64,
+    /// Patterns (`auth::topics`), one of which a topic of the event has to match; none of them is any event, with
+    /// topics or without.
+    pub topics: Vec<Topic>,
+    /// Whose.
+    pub user: Option<UserId>,
 }
 
 /// What is asked about the log.
@@ -173,6 +189,8 @@ pub enum Answer {
         /// Its number, where it runs.
         pid: u32,
     },
+    /// One step of a trace as its JSON line, without the newline.
+    Step(#[serde(deserialize_with = "borrowed::text")] String),
 }
 
 /// What is logged.
@@ -308,7 +326,7 @@ pub struct DrainProgress {
 pub enum ErrorCode {
     /// Malformed request.
     BadRequest,
-    /// No such path.
+    /// No such path, or no such connection.
     NotFound,
     /// Path exists, method does not.
     MethodNotAllowed,

@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 
 use super::command::{Answer, Command, CommandError, ErrorCode, Push, Stats};
 use super::drain::Drain;
+use super::events::Filter;
 use super::inquiries::Waiter;
 use super::log_levels::LogLevels;
 use super::reload::Reloads;
 use super::sequencer::{Outcome, Sequencer};
 use super::tickets;
+use super::trace::Traces;
 use crate::config::{Config, LogFilter};
 use crate::message::{ConnId, UserId};
-use crate::shard::mailbox::{Gate, Request};
+use crate::shard::mailbox::{Gate, Request, TraceId};
 use crate::stats::ShardStats;
 use crate::wire::close::code;
 
@@ -37,12 +39,14 @@ pub enum Verdict {
 }
 
 /// What a stream tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// Events of these kinds (`event_mask`).
-    Events(u64),
+    /// Events that pass this.
+    Events(Filter),
     /// How the drain goes on.
     Drain,
+    /// Steps of this trace.
+    Trace(TraceId),
 }
 
 /// Everything that commands work on.
@@ -52,6 +56,8 @@ pub struct Desk {
     pub sequencer: Sequencer,
     /// The way out.
     pub drain: Drain,
+    /// The traces that run.
+    pub traces: Traces,
     /// Clients of the control socket.
     pub clients: u64,
     /// Other configurations so far.
@@ -73,9 +79,9 @@ impl Desk {
         log_filter: LogFilter,
         now: Instant,
     ) -> Self {
-        let (drain, reloads) = (Drain::default(), Reloads::default());
+        let (drain, reloads, traces) = (Drain::default(), Reloads::default(), Traces::default());
         let log_levels = LogLevels::new(log_filter, &config.log.level);
-        Self { sequencer, drain, clients: 0, reloads, config, log_levels, gate, started: now }
+        Self { sequencer, drain, traces, clients: 0, reloads, config, log_levels, gate, started: now }
     }
 
     /// Does what `command` asks.
@@ -97,12 +103,19 @@ impl Desk {
             Command::Topics => self.sequencer.ask_all(Request::Topics, waiter),
             Command::Topic(topic) => self.sequencer.ask_all(Request::Topic(topic), waiter),
             Command::Stats => self.sequencer.ask_all(Request::Stats, waiter),
-            Command::Events { mask } => return Verdict::Stream(Subject::Events(mask)),
+            Command::Events { mask } => return Verdict::Stream(Subject::Events(Filter::kinds(mask))),
+            Command::EventsWhere(filter) => {
+                return match Filter::new(filter) {
+                    Ok(filter) => Verdict::Stream(Subject::Events(filter)),
+                    Err(refused) => Verdict::Now(Err(refused)),
+                };
+            }
             Command::Drain { within_ms } => {
                 let within = within_ms.map_or(self.config.timeouts.drain, Duration::from_millis);
                 self.begin_drain(within, now);
                 return Verdict::Stream(Subject::Drain);
             }
+            Command::Trace(of) => self.traces.begin(of, &mut self.sequencer, waiter, now),
             Command::Version => return Verdict::Now(Ok(Answer::Version(version()))),
             Command::Ticket(request) => {
                 let tickets = self.gate.tickets.lock().expect("no panic while tickets are counted");
@@ -158,6 +171,7 @@ impl Desk {
         match outcome {
             Outcome::Answer(answer) => answer,
             Outcome::Stats(shards) => Answer::Stats(Box::new(self.stats(shards, now))),
+            Outcome::Traced(_) => unreachable!("a trace is answered by its stream"),
             Outcome::Done => unreachable!("no command of a client is answered by nothing"),
         }
     }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::command::{Answer, TopicAnswer};
+use super::trace::Begun;
 use crate::message::{Position, Topic};
 use crate::shard::mailbox::{Inquiry, Presence, Reply};
 use crate::stats::ShardStats;
@@ -38,6 +39,8 @@ pub enum Waiter {
     Supervision,
     /// A reload, which is over when all shards have taken it.
     Reload,
+    /// Nobody: it is enough that it is done.
+    Nobody,
 }
 
 /// Names one running batch.
@@ -63,6 +66,8 @@ pub enum Gathering {
     Topics(HashMap<Topic, (u64, u64)>),
     /// `Answer::Stats`, for the desk to complete.
     Stats(Vec<ShardStats>),
+    /// A trace that begins.
+    Traced(Begun),
     /// Nothing but that all have replied.
     Done,
 }
@@ -99,6 +104,7 @@ impl Pending {
                 }
             }
             (Reply::Stats(here), Gathering::Stats(all)) => all.push(*here),
+            (Reply::Traced(mut here), Gathering::Traced(begun)) => begun.connections.append(&mut here),
             (Reply::Done, _) => {}
             (reply, gathering) => debug_assert!(false, "{reply:?} does not answer {gathering:?}"),
         }

@@ -28,6 +28,7 @@ pub mod sequencer;
 pub mod socket;
 mod supervision;
 mod tickets;
+mod trace;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -37,7 +38,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use command::{CommandError, DrainProgress, ErrorCode};
-use desk::Desk;
+use desk::{Desk, Subject};
 use inquiries::{ClientId, Waiter};
 use peer::{Peer, PeerLimits, READ_BYTES};
 pub use poller::Channel;
@@ -125,6 +126,8 @@ pub struct Control {
     clients_max: usize,
     limits: PeerLimits,
     desk: Desk,
+    /// Traces are still to be ended: a shard had no room for the letter.
+    traces_ending: bool,
     /// A configuration that the shards are still to be asked to take over.
     adopting: Option<(Arc<Config>, Request)>,
     supervision: Option<Supervision>,
@@ -160,6 +163,7 @@ impl Control {
             clients_max: config.control.clients as usize,
             limits: reload::peer_limits(&config),
             desk: Desk::new(sequencer, gate.clone(), config, log_filter, now),
+            traces_ending: false,
             adopting: None,
             supervision,
             gate,
@@ -234,7 +238,10 @@ impl Control {
         if peers.clone().any(Peer::can_work) {
             return Some(Duration::ZERO);
         }
-        let waits = self.accept_at.is_some() || self.adopting.is_some() || self.desk.drain.has_begun();
+        let waits = self.accept_at.is_some()
+            || self.adopting.is_some()
+            || self.traces_ending
+            || self.desk.drain.has_begun();
         let ticks = waits || peers.any(Peer::wants_ticks);
         let now = Instant::now();
         let supervision = self.supervision.as_ref().map(|supervision| supervision.due_in(now));
@@ -307,19 +314,27 @@ impl Control {
         match report {
             Report::Reply { inquiry, reply } => self.desk.sequencer.handle_reply(inquiry, reply),
             Report::Event(event) => self.tell_event(&event),
+            Report::EventsLost(count) => {
+                let wants = |subject: &Subject| matches!(subject, Subject::Events(_));
+                self.peers().for_each(|peer| peer.count_lost(count, wants));
+            }
+            Report::Step(step) => self.tell_step(&step),
+            Report::StepsLost { trace, count } => {
+                let wants = |subject: &Subject| *subject == Subject::Trace(trace);
+                self.peers().for_each(|peer| peer.count_lost(count, wants));
+            }
             Report::Stopped => self.desk.drain.handle_stopped(&self.desk.sequencer),
         }
     }
 
     fn tell_event(&mut self, event: &Event) {
-        let kind = events::bit(event);
         // Nobody may be left who wanted it: then it is not even written down.
         let mut line = None;
-        for peer in self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut()) {
-            if peer.events_wanted() & kind != 0 {
-                peer.tell_event(kind, line.get_or_insert_with(|| events::line(event)));
-            }
-        }
+        self.peers().for_each(|peer| peer.tell_event(event, &mut line));
+    }
+
+    fn peers(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut())
     }
 
     /// Brings finished answers to whom they are for.
@@ -337,21 +352,22 @@ impl Control {
                     }
                 }
                 (Waiter::Reload, _) => self.adopted(),
+                (Waiter::Client { client, correlation }, Outcome::Traced(begun)) => {
+                    self.begin_trace(client, correlation, &begun, now);
+                }
                 (Waiter::Client { client, correlation }, outcome) => {
                     let slot = &mut self.peers[client.index as usize];
                     if let Some(peer) = slot.peer.as_mut().filter(|peer| peer.id() == client) {
                         peer.answer(correlation, self.desk.complete(outcome, now), now);
                     }
                 }
-                (Waiter::Drain | Waiter::Supervision | Waiter::Batch(_), _) => {}
+                (Waiter::Drain | Waiter::Supervision | Waiter::Batch(_) | Waiter::Nobody, _) => {}
             }
         }
     }
 
     fn tell_drain(&mut self, progress: DrainProgress) {
-        for peer in self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut()) {
-            peer.tell_drain(progress);
-        }
+        self.peers().for_each(|peer| peer.tell_drain(progress));
     }
 
     /// Writes, looks at the clock, and lets go of whom it is over with.
@@ -382,6 +398,7 @@ impl Control {
             }
         }
         self.desk.clients = clients;
+        self.traces_ending = !self.end_unread_traces();
         if self.accept_at.is_some_and(|at| now >= at) {
             self.accept_at = None;
             let _ = self.poller.add(self.socket.listener(), LISTENER, EventFlags::IN);
@@ -394,9 +411,7 @@ impl Control {
         self.take_reports(now);
         self.deliver(now);
         self.tell_drain(self.desk.drain.progress(0, now));
-        for peer in self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut()) {
-            peer.end_streams();
-        }
+        self.peers().for_each(Peer::end_streams);
         let by = now + FAREWELL;
         loop {
             let now = Instant::now();

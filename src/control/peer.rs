@@ -2,7 +2,9 @@
 //!
 //! Speaks whichever protocol its first bytes choose. Requests of one client begin in order; over HTTP
 //! one at a time, over the binary protocol as many as its replies find room for. A client that does not
-//! take its replies is first not read from, then closed.
+//! take its replies is first not read from, then closed. Its streams are in `streams`.
+
+mod streams;
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -10,15 +12,14 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 
-use super::chunked;
 use super::codec::{self, Reply};
-use super::command::{Answer, Command, CommandError, DrainProgress, ErrorCode};
+use super::command::{Answer, Command, CommandError, ErrorCode};
 use super::desk::{Desk, Subject, Verdict};
+use super::http;
 use super::inquiries::{ClientId, Waiter};
 use super::job::Job;
 use super::output::Output;
 use super::routes::{self, Route, Shape};
-use super::{events, http};
 
 /// Bytes read at once, and the most that wait undone unless one request is longer.
 pub const READ_BYTES: usize = 256 * 1024;
@@ -142,9 +143,9 @@ impl Peer {
 
     /// Event kinds it wants (`event_mask`).
     pub fn events_wanted(&self) -> u64 {
-        let masks = self.streams.iter().map(|stream| match stream.subject {
-            Subject::Events(mask) => mask,
-            Subject::Drain => 0,
+        let masks = self.streams.iter().map(|stream| match &stream.subject {
+            Subject::Events(filter) => filter.mask,
+            Subject::Drain | Subject::Trace(_) => 0,
         });
         masks.fold(0, |all, mask| all | mask)
     }
@@ -346,6 +347,10 @@ impl Peer {
                 CommandError::new(ErrorCode::Busy, format!("a client may have {STREAMS_MAX} streams"));
             return self.tell(correlation, Err(refused), now);
         }
+        // It asked and went: its stream would be there for ever, as nothing more is heard of it.
+        if self.hung_up {
+            return;
+        }
         if let Protocol::Http { .. } = self.protocol {
             http::stream_head(self.output.bytes());
         }
@@ -385,58 +390,6 @@ impl Peer {
         if !keep_alive {
             self.close(now);
         }
-    }
-
-    /// One event, whose line is given; `kind` is its bit. Never more than `control.reply_bytes` wait.
-    pub fn tell_event(&mut self, kind: u64, line: &str) {
-        for at in 0..self.streams.len() {
-            match self.streams[at].subject {
-                Subject::Events(mask) if mask & kind != 0 => {}
-                _ => continue,
-            }
-            if self.output.unread() > self.limits.reply_bytes_max {
-                self.streams[at].dropped += 1;
-            } else {
-                self.tell_dropped(at);
-                self.write_line(self.streams[at].correlation, line, Answer::Event);
-            }
-        }
-    }
-
-    fn tell_dropped(&mut self, at: usize) {
-        let stream = &mut self.streams[at];
-        let (correlation, dropped) = (stream.correlation, std::mem::take(&mut stream.dropped));
-        if dropped > 0 {
-            self.write_line(correlation, &events::dropped_line(dropped), Answer::Event);
-        }
-    }
-
-    /// How a drain goes on.
-    pub fn tell_drain(&mut self, progress: DrainProgress) {
-        for at in 0..self.streams.len() {
-            let Stream { subject, correlation, .. } = self.streams[at];
-            if subject == Subject::Drain && self.output.unread() <= self.limits.reply_bytes_max {
-                self.write_line(correlation, &routes::drain_line(&progress), |_| Answer::Drain(progress));
-            }
-        }
-    }
-
-    fn write_line(&mut self, correlation: u64, line: &str, answer: impl Fn(String) -> Answer) {
-        match self.protocol {
-            Protocol::Binary => {
-                let result = Ok(answer(line.to_owned()));
-                codec::encode_reply(&Reply { correlation, result }, self.output.bytes());
-            }
-            _ => chunked::encode(format!("{line}\n").as_bytes(), self.output.bytes()),
-        }
-    }
-
-    /// Ends its streams properly: the gateway goes.
-    pub fn end_streams(&mut self) {
-        if let (Protocol::Http { .. }, false) = (&self.protocol, self.streams.is_empty()) {
-            self.output.bytes().extend_from_slice(chunked::END);
-        }
-        self.streams.clear();
     }
 
     /// Begins nothing more; goes when what waits is written.

@@ -6,12 +6,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::command::{
-    Answer, BatchAnswer, Command, CommandError, DrainProgress, ErrorCode, Push, Stats, TopicAnswer,
+    Answer, BatchAnswer, Command, CommandError, DrainProgress, ErrorCode, EventFilter, Push, Stats,
+    TopicAnswer,
 };
 use super::http::{self, Request};
 use super::{log_levels, metrics, push, tickets};
 use crate::message::{ConnId, Kind, Target};
-use crate::shard::mailbox::event_mask;
+use crate::shard::mailbox::{Traced, event_mask};
 use crate::wire::request::{self, percent_decode};
 
 /// What a request comes to.
@@ -82,10 +83,8 @@ pub fn route(request: Request) -> Result<Route, Refused> {
         (_, ["v1", "topics", topic]) => {
             Ok(Route::Command(Command::Topic(push::topic(topic)?), Shape::OneTopic))
         }
-        (_, ["v1", "events"]) => Ok(Route::Command(
-            Command::Events { mask: mask(argument(&request, "types")?.as_deref())? },
-            Shape::Plain,
-        )),
+        (_, ["v1", "events"]) => Ok(Route::Command(Command::EventsWhere(filter(&request)?), Shape::Plain)),
+        (_, ["v1", "trace"]) => Ok(Route::Command(Command::Trace(traced(&request)?), Shape::Plain)),
         (_, ["metrics"]) => Ok(Route::Command(Command::Stats, Shape::Metrics)),
         _ => Ok(Route::Command(Command::Stats, Shape::Plain)),
     }
@@ -103,6 +102,7 @@ fn methods(segments: &[&str]) -> Option<&'static str> {
         ["v1", "topics"] | ["v1", "topics", _] | ["v1", "stats"] | ["v1", "events"] | ["metrics"] => {
             Some("GET")
         }
+        ["v1", "trace"] => Some("GET"),
         _ => None,
     }
 }
@@ -188,13 +188,29 @@ fn drain(request: &Request) -> Result<Route, Refused> {
     Ok(Route::Command(Command::Drain { within_ms: body.within_ms }, Shape::Plain))
 }
 
-/// `types=connect,disconnect,uplink` as bits; all of them without the argument.
+/// `types=`, `topic=` and `user=`.
+fn filter(request: &Request) -> Result<EventFilter, Refused> {
+    let topics = argument(request, "topic")?;
+    let topics = topics.iter().flat_map(|topics| topics.split(',')).map(push::topic);
+    Ok(EventFilter {
+        mask: mask(argument(request, "types")?.as_deref())?,
+        topics: topics.collect::<Result<_, _>>()?,
+        user: argument(request, "user")?.map(|user| push::parse_user(&user)).transpose()?,
+    })
+}
+
+/// `user=` or `connection=`.
+fn traced(request: &Request) -> Result<Traced, Refused> {
+    match (argument(request, "user")?, argument(request, "connection")?) {
+        (Some(user), None) => Ok(Traced::User(push::parse_user(&user)?)),
+        (None, Some(text)) => Ok(Traced::Connection(connection(&text)?)),
+        _ => refuse(ErrorCode::BadTarget, "one of user= and connection= says who is traced"),
+    }
+}
+
+/// `connect,uplink` as bits; all of them without the argument.
 fn mask(types: Option<&str>) -> Result<u64, Refused> {
-    let all = [
-        ("connect", event_mask::CONNECT),
-        ("disconnect", event_mask::DISCONNECT),
-        ("uplink", event_mask::UPLINK),
-    ];
+    let all = event_mask::KINDS;
     let Some(types) = types else {
         return Ok(all.iter().map(|(_, bit)| bit).sum());
     };
@@ -237,7 +253,7 @@ fn plain_json(answer: &Answer) -> serde_json::Value {
         Answer::Topics(topics) => topics_json(topics),
         Answer::Presence(connections) => json!({ "connections": connections }),
         Answer::Stats(stats) => stats_json(stats),
-        Answer::Event(line) => json!(line),
+        Answer::Event(line) | Answer::Step(line) => json!(line),
         Answer::Drain(progress) => json!(progress),
         Answer::Version(version) => json!({ "version": version }),
         Answer::Ticket(ticket) => json!(ticket),

@@ -15,6 +15,7 @@ use super::command::{Answer, CommandError, ErrorCode, Push, Pushed};
 use super::inquiries::{BatchId, Gathering, Inquiries, Pending, Waiter, topics_answer};
 use super::keys::{Keys, Known};
 use super::push;
+use super::trace::Begun;
 use crate::message::{Message, Position, Target};
 use crate::shard::mailbox::{Gate, Inquiry, Letter, Mailbox, Owner, Reply, Request};
 use crate::stats::ShardStats;
@@ -40,6 +41,8 @@ pub enum Outcome {
     Answer(Answer),
     /// The shards' counters, to be completed with control's own.
     Stats(Vec<ShardStats>),
+    /// All shards trace.
+    Traced(Begun),
     /// All shards have done it.
     Done,
 }
@@ -301,7 +304,12 @@ impl Sequencer {
             Request::Topics => Gathering::Topics(Default::default()),
             Request::Topic(topic) => Gathering::Topics([(topic.clone(), (0, 0))].into()),
             Request::Stats => Gathering::Stats(Vec::new()),
-            Request::Drain { .. } | Request::Adopt(_) | Request::Stop => Gathering::Done,
+            Request::Trace { trace, of, .. } => {
+                Gathering::Traced(Begun { trace: *trace, of: of.clone(), connections: Vec::new() })
+            }
+            Request::Drain { .. } | Request::Adopt(_) | Request::Stop | Request::EndTrace(_) => {
+                Gathering::Done
+            }
         };
         self.stopped |= matches!(request, Request::Stop);
         self.post(&concerned, waiter, gathering, |inquiry| Letter::Ask { inquiry, request: request.clone() });
@@ -345,6 +353,7 @@ impl Sequencer {
                 all.sort_by_key(|stats| stats.shard);
                 Outcome::Stats(all)
             }
+            Gathering::Traced(begun) => Outcome::Traced(begun),
             Gathering::Done => Outcome::Done,
         };
         self.outcomes.push_back((waiter, outcome));

@@ -8,6 +8,7 @@ use super::Shard;
 use super::conn::flag;
 use super::life::life;
 use super::listener::Retry;
+use super::remote::remote_of;
 use crate::ring::Socket;
 use crate::stats::CloseReason;
 
@@ -33,10 +34,12 @@ impl Shard {
         }
         self.stats.accepted += 1;
         if let Err(reason) = self.judge_peer(listener, &socket) {
+            self.tell_refused(None, reason.name(), None, |_| remote_of(&socket));
             return self.stats.count_close(reason);
         }
         if self.gate.sockets.fetch_add(1, Ordering::Relaxed) >= self.settings.sockets_max {
             self.gate.sockets.fetch_sub(1, Ordering::Relaxed);
+            self.tell_refused(None, CloseReason::Refused.name(), None, |_| remote_of(&socket));
             self.stats.count_close(CloseReason::Refused);
             life!(
                 DEBUG,

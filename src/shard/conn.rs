@@ -82,6 +82,10 @@ pub mod flag {
     pub const ANY_POLL: u32 = POLLED | END_POLLED | BLOCKED;
     /// A PROXY header has come: who it is stands there, and nowhere else.
     pub const PROXIED: u32 = 1_048_576;
+    /// Somebody traces it: `trail`.
+    pub const TRACED: u32 = 2_097_152;
+    /// Listeners were told that it is slow, and it has not caught up since.
+    pub const SLOW: u32 = 4_194_304;
     /// What a connection has from the listener that it came through.
     pub const OF_LISTENER: u32 = PUBLIC | PROXIED;
 }
@@ -165,6 +169,8 @@ pub struct Frame {
     pub bytes: Bytes,
     /// Messages that are delivered once all of it has gone out (Rule 10).
     pub messages: u32,
+    /// Something of it has gone out.
+    pub begun: bool,
 }
 
 /// A stretch of the past that goes out before the tape goes on: topics subscribed with `since`, or what

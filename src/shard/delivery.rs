@@ -6,11 +6,11 @@ use super::Shard;
 use super::conn::{NONE, State, Table, flag};
 use super::ending::Answer;
 use super::life::life;
-use super::mailbox::{Letter, Presence, Reply, Report, Request, TopicCount};
+use super::mailbox::{Act, Letter, Party, Presence, Reply, Report, Request, TopicCount};
 use super::opening::transport_name;
 use super::tape::{ChainId, EVERYBODY};
 use super::topics::Topics;
-use crate::message::{ConnId, Message, Target, Topic, UserId};
+use crate::message::{ConnId, Message, Position, Target, Topic, UserId};
 use crate::ring::Token;
 use crate::stats::{CloseReason, ShardStats};
 use crate::wire::session::Transport;
@@ -130,16 +130,21 @@ impl Shard {
     /// Hands the message to those that `give` names; gives how many there were.
     fn hand(&mut self, message: &Message, give: impl FnOnce(&mut Hand<'_>, &Topics)) -> u32 {
         let Self { topics, table, marked, .. } = self;
-        let mut hand = Hand { table, marked, seq: message.seq, reached: 0, behind: Vec::new() };
+        let mut hand = Hand { table, marked, seq: message.seq, reached: 0, noted: Vec::new() };
         give(&mut hand, topics);
-        let Hand { reached, behind, .. } = hand;
-        self.count_lag(&behind, message);
+        let Hand { reached, noted, .. } = hand;
+        self.look_after(&noted, message);
         reached
     }
 
-    /// Those whose sockets refuse bytes fall further behind, until it is too far.
-    fn count_lag(&mut self, behind: &[u32], message: &Message) {
-        for &index in behind {
+    /// Those whose sockets refuse bytes fall further behind, until it is too far. Who is traced has it told.
+    fn look_after(&mut self, noted: &[u32], message: &Message) {
+        for &index in noted {
+            let position = Position { epoch: self.epoch, seq: message.seq };
+            self.trace(index, |_| Act::Handed { position });
+            if !self.table[index].is(flag::BLOCKED) {
+                continue;
+            }
             self.table[index].rare().lag_bytes += message.frame().len();
             // What blocked it may have been frames of its own: it needed nothing of the tape until now.
             self.needs(index);
@@ -147,7 +152,7 @@ impl Shard {
         }
     }
 
-    fn find(&self, connection: ConnId) -> Option<u32> {
+    pub(super) fn find(&self, connection: ConnId) -> Option<u32> {
         let ConnId { index, generation, .. } = connection;
         let index = self.table.find(Token { index, generation })?;
         (self.table[index].generation == generation).then_some(index)
@@ -169,12 +174,7 @@ impl Shard {
                 Reply::Closed(found.is_some().into())
             }
             Request::Bind { user, topic } => Reply::Bound(self.bind(&user, &topic)),
-            Request::Unbind { user, topic } => {
-                let connections = self.connections_of(&user);
-                Reply::Bound(
-                    connections.iter().map(|&index| u32::from(self.unsubscribe(index, &topic))).sum(),
-                )
-            }
+            Request::Unbind { user, topic } => Reply::Bound(self.unbind(&user, &topic)),
             Request::Topics => {
                 let count = |(topic, members, chain): (&Topic, usize, ChainId)| TopicCount {
                     topic: topic.clone(),
@@ -194,6 +194,11 @@ impl Shard {
                 Reply::Done
             }
             Request::Stop => self.stop(),
+            Request::Trace { trace, of, begun } => Reply::Traced(self.begin_trace(trace, of, begun)),
+            Request::EndTrace(trace) => {
+                self.end_trace(trace);
+                Reply::Done
+            }
         }
     }
 
@@ -236,9 +241,23 @@ impl Shard {
             }
             self.split_cursor(index);
             let id = self.topics.intern(topic, &mut self.tape);
-            bound += u32::from(self.topics.subscribe(&mut self.table, index, id));
+            if self.topics.subscribe(&mut self.table, index, id) {
+                bound += 1;
+                self.tell_subscribed(index, Party::Control, || vec![topic.clone()]);
+            }
         }
         bound
+    }
+
+    fn unbind(&mut self, user: &UserId, topic: &Topic) -> u32 {
+        let mut unbound = 0;
+        for index in self.connections_of(user) {
+            if self.unsubscribe(index, topic) {
+                unbound += 1;
+                self.tell_unsubscribed(index, Party::Control, || vec![topic.clone()]);
+            }
+        }
+        unbound
     }
 
     /// Ends one subscription; false if there was none.
@@ -249,6 +268,12 @@ impl Shard {
             rare.replays.iter_mut().for_each(|replay| replay.topics.retain(|&present| present != id));
         }
         self.topics.unsubscribe(&mut self.table, index, id, &mut self.tape)
+    }
+
+    /// Ends subscriptions as the client wants it, or its token.
+    pub(super) fn unsubscribe_from(&mut self, index: u32, topics: &[Topic]) {
+        let ended: Vec<&Topic> = topics.iter().filter(|topic| self.unsubscribe(index, topic)).collect();
+        self.tell_unsubscribed(index, Party::Client, || ended.into_iter().cloned().collect());
     }
 
     fn topic_count(&self, topic: Topic) -> Option<TopicCount> {
@@ -278,8 +303,8 @@ struct Hand<'s> {
     marked: &'s mut std::collections::VecDeque<u32>,
     seq: u64,
     reached: u32,
-    /// Those that are blocked: looked at afterwards, because they may have to be cut.
-    behind: Vec<u32>,
+    /// Those that are blocked or traced: looked at afterwards, because they may have to be cut.
+    noted: Vec<u32>,
 }
 
 impl Hand<'_> {
@@ -296,8 +321,8 @@ impl Hand<'_> {
             slot.clear(flag::AHEAD);
         }
         self.reached += 1;
-        if slot.is(flag::BLOCKED) {
-            self.behind.push(index);
+        if slot.is(flag::BLOCKED | flag::TRACED) {
+            self.noted.push(index);
         }
         if slot.is(flag::BEHIND) {
             return;

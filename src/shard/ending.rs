@@ -15,7 +15,7 @@ use super::Shard;
 use super::clock::Tick;
 use super::conn::{NONE, State, flag};
 use super::life::life;
-use super::mailbox::{Happening, Reply, Report, event_mask};
+use super::mailbox::{Act, Happening, Reply, Report, event_mask};
 use super::outlook::form_of;
 use crate::message::UserId;
 use crate::ring::Socket;
@@ -62,6 +62,16 @@ pub(super) enum Answer {
     Nothing,
 }
 
+impl Answer {
+    /// What the client is told for people to read.
+    fn message(&self) -> Option<String> {
+        match self {
+            Self::Close { reason, .. } => Some(reason.clone().into_owned()),
+            Self::Http(_) | Self::Frame { .. } | Self::Queued | Self::Nothing => None,
+        }
+    }
+}
+
 impl Shard {
     /// Decides the end of a connection. The first reason counts.
     pub(super) fn finish(&mut self, index: u32, reason: CloseReason, answer: Answer) {
@@ -73,6 +83,7 @@ impl Shard {
             Answer::Http(_) | Answer::Queued | Answer::Nothing => None,
         };
         life!(DEBUG, self, connection = %self.id(index), reason = reason.name(), code = sent, "ends");
+        self.trace(index, |_| Act::Closed { reason, code: sent, message: answer.message() });
         self.write_off(index, 0, reason);
         self.leave_places(index, reason, sent);
         let deadline = self.clock.tick().after(self.settings.close_ticks);
@@ -116,7 +127,7 @@ impl Shard {
             self.gate.established.fetch_sub(1, Ordering::Relaxed);
             if self.wants(event_mask::DISCONNECT) {
                 let user = self.user_of(index);
-                self.report(self.id(index), user, Happening::Disconnect { reason, code });
+                self.report(Some(self.id(index)), user, Happening::Disconnect { reason, code });
             }
         }
         self.users.detach(&mut self.table, index);
@@ -174,6 +185,7 @@ impl Shard {
         self.stats.count_close(reason);
         self.stats.dropped.ended[reason as usize] += unsent;
         self.gate.sockets.fetch_sub(1, Ordering::Relaxed);
+        self.trace(index, |_| Act::Gone);
         self.let_go(index);
     }
 
@@ -204,6 +216,7 @@ impl Shard {
     fn vacate(&mut self, index: u32) -> Socket {
         assert!(!self.table[index].is(flag::COUNTED), "it was uncounted when it ended or went over");
         self.addresses.forget(index);
+        self.forget_trail(index);
         self.stats.blocked -= u64::from(self.table[index].is(flag::BLOCKED));
         self.grants.clear(index);
         self.table.remove(index)
@@ -222,6 +235,7 @@ impl Shard {
                 self.number
             );
         }
+        self.tell_slow_cut(index);
         let answer = Answer::Close { code: Some(code::SLOW_CONSUMER), reason: "slow consumer".into() };
         self.finish(index, CloseReason::SlowConsumer, answer);
     }

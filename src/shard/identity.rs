@@ -35,11 +35,12 @@ impl Shard {
                 self.grants.identity(index).cloned().ok_or_else(ended)?
             }
         };
+        // Who it is is known where the topics are refused, too.
+        opening.user.clone_from(&identity.user);
         let refused = identity.topics.as_ref().and_then(|patterns| patterns.first_refused(&opening.topics));
         if let Some(topic) = refused {
             return Err(Refusal::new(403, "forbidden_topic", forbidden(topic)));
         }
-        opening.user.clone_from(&identity.user);
         opening.identity = Some(identity);
         Ok(())
     }
@@ -148,9 +149,7 @@ impl Shard {
         self.set_grant(index, Arc::new(identity));
         self.queue(index, envelope::refreshed(expires_at, id));
         if !lost.is_empty() {
-            for topic in &lost {
-                self.unsubscribe(index, topic);
-            }
+            self.unsubscribe_from(index, &lost);
             self.queue(index, envelope::unsubscribed(&lost, self.position(), &None));
         }
     }

@@ -9,16 +9,19 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
 use super::counts::Counts;
+pub use super::happenings::{Event, Happening, Party, REFUSED_PER_SECOND, SLOW_PART, event_mask};
+pub use super::steps::{Act, Step, TraceId, Traced};
 
 use crate::auth::Tickets;
 use crate::message::{ConnId, Message, Topic, UserId, borrowed};
 use crate::ring::Socket;
-use crate::stats::{CloseReason, ShardStats};
+use crate::stats::ShardStats;
 use crate::wire::origin::Origins;
 use crate::wire::session::Opening;
 
@@ -97,6 +100,17 @@ pub enum Request {
     Adopt(Arc<Settings>),
     /// Close everything and end the shard: `Reply::Done`, then the thread ends.
     Stop,
+    /// Tell everything about somebody from now on: `Reply::Traced`, then `Report::Step`.
+    Trace {
+        /// What the steps are told under.
+        trace: TraceId,
+        /// About whom.
+        of: Traced,
+        /// What times are counted from.
+        begun: Instant,
+    },
+    /// Tell no more of it: `Reply::Done`.
+    EndTrace(TraceId),
 }
 
 /// A shard's answer to one letter.
@@ -116,6 +130,8 @@ pub enum Reply {
     Stats(Box<ShardStats>),
     /// Nothing to tell.
     Done,
+    /// The connections here that are traced now.
+    Traced(Vec<ConnId>),
 }
 
 /// One live connection as `who` shows it.
@@ -158,61 +174,19 @@ pub enum Report {
     },
     /// Something a listener of `/v1/events` may want to know.
     Event(Event),
+    /// So many events were lost here, because control did not take them in time.
+    EventsLost(u64),
+    /// One line of a trace.
+    Step(Step),
+    /// So many lines of a trace were lost here, because control did not take them in time.
+    StepsLost {
+        /// Of which.
+        trace: TraceId,
+        /// How many.
+        count: u64,
+    },
     /// The shard has ended after `Request::Stop`.
     Stopped,
-}
-
-/// What happened to a connection, for `/v1/events`.
-#[derive(Clone, Debug)]
-pub struct Event {
-    /// The connection.
-    pub connection: ConnId,
-    /// Its user, unless anonymous.
-    pub user: Option<UserId>,
-    /// Unix time in milliseconds.
-    pub at_ms: u64,
-    /// What.
-    pub what: Happening,
-}
-
-/// The kinds of events.
-#[derive(Clone, Debug)]
-pub enum Happening {
-    /// A client was established.
-    Connect {
-        /// `ws`, `sse`, `poll` or `echo`.
-        transport: &'static str,
-        /// `ip:port`.
-        remote: String,
-        /// Its first topics.
-        topics: Vec<Topic>,
-    },
-    /// An established client ended.
-    Disconnect {
-        /// Why.
-        reason: CloseReason,
-        /// The WebSocket close code sent or received, where there was one.
-        code: Option<u16>,
-    },
-    /// A data message from a client.
-    Uplink {
-        /// The topic it names, under `corecast.v1`.
-        topic: Option<Topic>,
-        /// Text (UTF-8) or JSON, or binary.
-        kind: crate::message::Kind,
-        /// The payload.
-        data: bytes::Bytes,
-    },
-}
-
-/// Bits of `Gate::events_wanted`, one per kind of `Happening`.
-pub mod event_mask {
-    /// `Happening::Connect`.
-    pub const CONNECT: u64 = 1;
-    /// `Happening::Disconnect`.
-    pub const DISCONNECT: u64 = 2;
-    /// `Happening::Uplink`.
-    pub const UPLINK: u64 = 4;
 }
 
 /// Tells which shard a user lives on: `hash(user) mod shards`.

@@ -6,7 +6,8 @@
 //! place, `refusing` turns the others away, `receiving` hears them, `polling` holds those that poll, `delivery`
 //! takes letters from control, `sending` writes what `outlook` gathers, `sweeping` keeps time, `shedding` cuts
 //! those furthest behind when memory is short, `ending` lets go, `conservation` counts what is never sent,
-//! `adopting` takes over other settings, `life` tells of it all at `debug`.
+//! `adopting` takes over other settings, `life` tells of it all at `debug`, `events` tells those who listen what
+//! happens, `trail` those who trace.
 
 mod accepting;
 mod addresses;
@@ -19,7 +20,9 @@ mod conservation;
 mod counts;
 mod delivery;
 mod ending;
+mod events;
 mod grants;
+mod happenings;
 mod identity;
 mod life;
 pub mod listener;
@@ -35,16 +38,17 @@ mod remote;
 mod sending;
 mod settings;
 mod shedding;
+mod steps;
 mod sweeping;
 pub mod tape;
 pub mod topics;
+mod trail;
 pub mod users;
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::ring::{self, Arrival, Ring};
@@ -58,14 +62,11 @@ use tape::Tape;
 use topics::Topics;
 use users::Users;
 
-use crate::message::{ConnId, Position, UserId};
+use crate::message::{ConnId, Position};
 use crate::stats::ShardStats;
 
 pub use conservation::Owed;
 pub use settings::{Room, Settings};
-
-/// Reports that may wait for control before events are dropped; replies never are.
-const REPORTS_MAX: usize = 65_536;
 
 /// What a shard is made from.
 #[derive(Debug)]
@@ -132,6 +133,10 @@ pub struct Shard {
     refusals: Vec<(u32, refusing::Shortage, u32)>,
     /// `5e9f7cd8-`, as positions of this gateway begin.
     epoch_text: [u8; 9],
+    trails: trail::Trails,
+    /// Refusals that listeners are yet to be told of, and events that control did not take.
+    refused: events::Refused,
+    events_lost: u64,
     /// How often those furthest behind were cut: `Gate::cuts_told`.
     cuts_done: u64,
     draining: Option<ending::Drain>,
@@ -186,6 +191,9 @@ impl Shard {
             needed_after: u64::MAX,
             unsent_bytes: 0,
             needed_after_next: u64::MAX,
+            trails: trail::Trails::default(),
+            refused: events::Refused::default(),
+            events_lost: 0,
             cuts_done: 0,
             draining: None,
             stopped: false,
@@ -286,21 +294,6 @@ impl Shard {
             slot.set(conn::flag::MARKED);
             self.marked.push_back(index);
         }
-    }
-
-    fn wants(&self, event: u64) -> bool {
-        self.gate.events_wanted.load(Ordering::Relaxed) & event != 0
-    }
-
-    /// Tells the listeners of `/v1/events`; they lose what they do not take in time, and are told.
-    fn report(&mut self, connection: ConnId, user: Option<UserId>, what: mailbox::Happening) {
-        let event = mailbox::Event { connection, user, at_ms: self.clock.unix_ms(), what };
-        if self.reports.len() >= REPORTS_MAX {
-            self.stats.events_dropped += 1;
-            return;
-        }
-        // Control has gone only when the gateway ends.
-        let _ = self.reports.send(Report::Event(event));
     }
 }
 

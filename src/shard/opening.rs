@@ -12,10 +12,11 @@ use super::clock::spread;
 use super::conn::{NONE, State, flag};
 use super::ending::Answer;
 use super::life::life;
-use super::mailbox::{Handover, Happening, event_mask};
+use super::mailbox::{Act, Handover, Happening, event_mask};
 use super::remote::FORBIDDEN_ADDRESS;
 use super::settings::Settings;
-use crate::message::Position;
+use crate::auth::Credential;
+use crate::message::{Position, UserId};
 use crate::stats::CloseReason;
 use crate::wire::close::Refusal;
 use crate::wire::request::{Request, parse_head};
@@ -127,6 +128,11 @@ impl Shard {
     /// Lets the client in, here or at its owner. True if it is established here. `another`: not the one before
     /// it on this connection.
     fn admit(&mut self, index: u32, mut opening: Opening, unread: &[u8], another: bool) -> bool {
+        // Where a credential says who it is, that is known only once it has been checked.
+        let named = matches!(opening.credential, Credential::None);
+        if named {
+            self.notice(index, &opening);
+        }
         if self.is_draining() {
             self.refuse_opening(index, &opening, self.draining(index));
             return false;
@@ -145,7 +151,11 @@ impl Shard {
             return false;
         }
         // Behind the rate of connects: a signature costs more than all that came before it.
-        if let Err(refusal) = self.identify(index, &mut opening) {
+        let identified = self.identify(index, &mut opening);
+        if !named {
+            self.notice(index, &opening);
+        }
+        if let Err(refusal) = identified {
             self.refuse_opening(index, &opening, refusal);
             return false;
         }
@@ -155,6 +165,7 @@ impl Shard {
         }
         self.stats.handed_out += 1;
         life!(DEBUG, self, connection = %self.id(index), remote = self.remote(index), to = owner, "handed over");
+        self.trace(index, |_| Act::HandedOver { shard: owner });
         self.uncount(index);
         let address = self.addresses.of(index);
         let flags = self.table[index].flags & flag::OF_LISTENER;
@@ -165,6 +176,7 @@ impl Shard {
         if let Err(returned) = self.peers[usize::from(owner)].hand_over(handover) {
             self.stats.handed_out -= 1;
             let index = self.table.insert(returned.socket, self.clock.tick());
+            self.follow(index, returned.opening.user.as_ref());
             let refusal = overloaded(self.delay_key(index), "the shard of this user is overloaded");
             self.refuse_opening(index, &returned.opening, refusal);
         }
@@ -213,7 +225,17 @@ impl Shard {
             self.topics.subscribe(&mut self.table, index, id);
         }
         let asked = opening.since.map(Some).or(opening.lost.then_some(None));
+        self.follow(index, opening.user.as_ref());
+        self.trace(index, |shard| Act::Opened {
+            transport: transport_name(opening.transport),
+            remote: shard.remote(index),
+            topics: opening.topics.clone(),
+            heartbeat_s: opening.heartbeat_s,
+        });
         let resume = asked.map(|since| self.resume(index, since));
+        if let (Some(since), Some(resume)) = (asked, &resume) {
+            self.trace_resumed(index, since, resume);
+        }
         let gap = resume.as_ref().is_some_and(|resume| resume.gap);
         life!(
             DEBUG,
@@ -234,7 +256,7 @@ impl Shard {
                 remote: self.remote(index),
                 topics: opening.topics.clone(),
             };
-            self.report(self.id(index), opening.user.clone(), what);
+            self.report(Some(self.id(index)), opening.user.clone(), what);
         }
         match greeting {
             Some(greeting) => self.queue(index, greeting),
@@ -324,12 +346,12 @@ impl Shard {
 
     /// Ends a connection whose request is refused.
     pub(super) fn refuse(&mut self, index: u32, refusal: &Refusal) {
-        self.refuse_by(index, refusal, session::refusal_response(refusal));
+        self.refuse_by(index, None, refusal, session::refusal_response(refusal));
     }
 
     /// The same for HEAD.
     fn refuse_head(&mut self, index: u32, refusal: &Refusal) {
-        self.refuse_by(index, refusal, session::head_of(&session::refusal_response(refusal)));
+        self.refuse_by(index, None, refusal, session::head_of(&session::refusal_response(refusal)));
     }
 
     /// The same for a request that there was no room for, in a way that a page can read.
@@ -340,12 +362,15 @@ impl Shard {
             }
             Transport::WebSocketRaw | Transport::WebSocketJson | Transport::WebSocketEcho => String::new(),
         };
-        self.refuse(index, &Refusal { fields, ..refusal });
+        let refusal = Refusal { fields, ..refusal };
+        self.refuse_by(index, opening.user.clone(), &refusal, session::refusal_response(&refusal));
     }
 
-    fn refuse_by(&mut self, index: u32, refusal: &Refusal, response: Bytes) {
+    fn refuse_by(&mut self, index: u32, user: Option<UserId>, refusal: &Refusal, response: Bytes) {
+        self.tell_refused(Some(refusal.status), refusal.code, user, |shard| shard.remote(index));
         let (status, code) = (refusal.status, refusal.code);
         life!(DEBUG, self, connection = %self.id(index), remote = self.remote(index), status, code, "refused");
+        self.trace(index, |_| Act::Refused { status, code, message: refusal.message.to_string() });
         self.stats.unauthorized += u64::from(refusal.status == 401);
         let reason = match (refusal.status, refusal.code) {
             (408, _) => CloseReason::HandshakeTimeout,

@@ -172,7 +172,7 @@ impl Shard {
         slot.state = State::Handshake;
         slot.opened = now;
         slot.set(flag::SERVED);
-        slot.clear(flag::AHEAD | flag::OWN_HEAD);
+        slot.clear(flag::AHEAD | flag::OWN_HEAD | flag::SLOW);
     }
 
     /// Keeps what a client sends before it is its turn, up to the length of one request head; the rest stays

@@ -13,7 +13,7 @@ use super::conn::{Replay, Slot, State, flag};
 use super::ending::Answer;
 use super::identity::forbidden;
 use super::life::life;
-use super::mailbox::{Happening, event_mask};
+use super::mailbox::{Act, Happening, Party, event_mask};
 use super::opening::Resume;
 use crate::message::{Kind, Position, Topic};
 use crate::ring::{BATCH_MAX, Token};
@@ -263,9 +263,13 @@ impl Shard {
         let mut decoder = kept.unwrap_or_default();
         let echo = slot.transport == Transport::WebSocketEcho;
         let limits = *self.settings.message_limits(echo);
+        let traced = slot.is(flag::TRACED);
         for _ in 0..FRAMES_PER_TURN {
             if input.is_empty() {
                 break;
+            }
+            if traced && let Some(header) = decoder.next_header(input) {
+                self.trace(index, |_| Act::Frame { outward: false, header, position: None });
             }
             match decoder.handle_bytes(input, &limits) {
                 Err(error) => return self.protocol_error(index, error),
@@ -408,7 +412,7 @@ impl Shard {
     fn uplink(&mut self, index: u32, kind: Kind, topic: Option<Topic>, data: impl FnOnce() -> Bytes) {
         if self.wants(event_mask::UPLINK) {
             let what = Happening::Uplink { topic, kind, data: data() };
-            self.report(self.id(index), self.user_of(index), what);
+            self.report(Some(self.id(index)), self.user_of(index), what);
         }
     }
 
@@ -419,9 +423,7 @@ impl Shard {
             ClientFrame::Uplink { data, topic, .. } => self.uplink(index, Kind::Json, topic, || data),
             ClientFrame::Unsubscribe { topics, id } => {
                 life!(DEBUG, self, connection = %self.id(index), topics = topics.len(), "unsubscribes");
-                for topic in &topics {
-                    self.unsubscribe(index, topic);
-                }
+                self.unsubscribe_from(index, &topics);
                 self.queue(index, envelope::unsubscribed(&topics, self.position(), &id));
             }
             ClientFrame::Subscribe { topics, since, id } => {
@@ -474,9 +476,11 @@ impl Shard {
             self.topics.subscribe(&mut self.table, index, id);
             ids.push(id);
         }
+        self.tell_subscribed(index, Party::Client, || fresh);
         self.queue(index, envelope::subscribed(topics, self.position(), id));
         if let Some(since) = since {
             let resume = self.replay(index, ids, since);
+            self.trace_resumed(index, Some(since), &resume);
             self.queue(index, envelope::resumed(resume.replayed, resume.gap));
         }
     }

@@ -31,6 +31,8 @@ pub(super) enum Shortage {
 
 impl Shortage {
     const ALL: [Self; 2] = [Self::Rate, Self::Memory];
+    /// In the answer, for both.
+    const CODE: &'static str = "overloaded";
 
     fn message(self) -> &'static str {
         match self {
@@ -41,7 +43,7 @@ impl Shortage {
 
     /// The refusal, with the `number`th of the delays.
     pub(super) fn refusal(self, number: u32) -> Refusal {
-        let refusal = Refusal::new(503, "overloaded", self.message());
+        let refusal = Refusal::new(503, Self::CODE, self.message());
         Refusal { retry_after_s: Some(1 + number % RETRY_AFTER_S), ..refusal }
     }
 }
@@ -148,6 +150,7 @@ impl Shard {
         let sent = ring.send_last(refusals.iter().map(job));
         stats.sent_bytes += sent.map(|sent| sent.unwrap_or(0) as u64).sum::<u64>();
         for &(index, ..) in &refusals {
+            self.tell_refused(Some(503), Shortage::CODE, None, |shard| shard.remote(index));
             self.stats.refused_early += 1;
             life!(DEBUG, self, connection = %self.id(index), "refused before its request was read");
             self.stats.count_close(CloseReason::Refused);

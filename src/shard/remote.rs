@@ -60,6 +60,8 @@ impl Shard {
             }
             Err(why) => {
                 life!(DEBUG, self, connection = %self.id(index), remote = self.remote(index), ?why, "no PROXY header");
+                let code = CloseReason::ProxyHeader.name();
+                self.tell_refused(None, code, None, |shard| shard.remote(index));
                 return self.finish(index, CloseReason::ProxyHeader, Answer::Nothing);
             }
         };
@@ -139,6 +141,11 @@ impl Shard {
     fn peer(&self, index: u32) -> Option<SocketAddr> {
         peer_of(self.table[index].socket())
     }
+}
+
+/// `ip:port` of who is at the other end of `socket`; empty when it has gone.
+pub(super) fn remote_of(socket: &Socket) -> String {
+    peer_of(socket).map(|peer| peer.to_string()).unwrap_or_default()
 }
 
 /// In its canonical form: IPv4 is IPv4 on a listener for both, too.

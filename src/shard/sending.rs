@@ -10,6 +10,7 @@ use super::Shard;
 use super::conn::{Frame, State, flag};
 use super::ending::Answer;
 use super::life::life;
+use super::mailbox::{Act, SLOW_PART};
 use super::outlook::{BrokenOff, Outlook, Plan, Poll, Repeats, ping_of};
 use super::tape::ChainId;
 use crate::ring::{BATCH_MAX, Token};
@@ -54,7 +55,7 @@ impl Shard {
     /// Queues octets with which `messages` messages of the tape are delivered.
     pub(super) fn queue_messages(&mut self, index: u32, bytes: Bytes, messages: u32) {
         let slot = &mut self.table[index];
-        slot.rare().queue(Frame { bytes, messages });
+        slot.rare().queue(Frame { bytes, messages, begun: false });
         if !slot.is(flag::BLOCKED) {
             self.mark(index);
         }
@@ -66,6 +67,7 @@ impl Shard {
             self.table[index].clear(flag::BLOCKED);
             self.stats.blocked -= 1;
             life!(TRACE, self, connection = %self.id(index), "its socket takes bytes again");
+            self.trace(index, |_| Act::Writable);
             self.mark(index);
         }
     }
@@ -140,12 +142,15 @@ impl Shard {
 
     fn sent(&mut self, plan: Plan, result: &std::io::Result<usize>, chains: &mut Vec<ChainId>) {
         let index = plan.index;
+        if self.table[index].is(flag::TRACED) {
+            self.trace_sent(&plan, result.as_ref().copied().unwrap_or(0), chains);
+        }
         match result {
             Ok(sent) if plan.plain && *sent == plan.bytes => {
                 self.stats.sent_bytes += *sent as u64;
                 self.stats.delivered += 1;
                 self.stats.expired += plan.expired;
-                self.table[index].clear(flag::BEHIND);
+                self.table[index].clear(flag::BEHIND | flag::SLOW);
                 if plan.poll.is_some() {
                     self.poll_answered(index);
                 }
@@ -176,6 +181,7 @@ impl Shard {
         while let Some(front) = rare.outbox.front_mut() {
             if sent < front.bytes.len() {
                 front.bytes.advance(sent);
+                front.begun = true;
                 return;
             }
             sent -= front.bytes.len();
@@ -217,7 +223,10 @@ impl Shard {
             self.table[plan.index].clear(flag::PING_DUE);
             let ping = ping_of(self.table[plan.index].transport);
             if sent < ping.len() {
-                self.begun(plan.index, Frame { bytes: Bytes::from_static(&ping[sent..]), messages: 0 });
+                self.begun(
+                    plan.index,
+                    Frame { bytes: Bytes::from_static(&ping[sent..]), messages: 0, begun: true },
+                );
                 return;
             }
             sent -= ping.len();
@@ -232,7 +241,7 @@ impl Shard {
             None => slot.cursor = through,
         }
         if let Some(bytes) = rest {
-            self.begun(plan.index, Frame { bytes, messages: 1 });
+            self.begun(plan.index, Frame { bytes, messages: 1, begun: true });
         }
         if plan.poll.is_some() {
             self.poll_answered(plan.index);
@@ -250,7 +259,8 @@ impl Shard {
     fn blocked(&mut self, index: u32, progress: bool, chains: &mut Vec<ChainId>) {
         let token = self.table.token(index);
         let deadline = self.clock.tick().after(self.settings.send_ticks);
-        if !self.table[index].is(flag::BLOCKED) {
+        let newly = !self.table[index].is(flag::BLOCKED);
+        if newly {
             self.table[index].set(flag::BLOCKED);
             self.stats.blocked += 1;
             life!(TRACE, self, connection = %self.id(index), "its socket is full");
@@ -260,11 +270,17 @@ impl Shard {
         if progress || rare.send_deadline.is_none() {
             rare.send_deadline = Some(deadline);
         }
-        if self.table[index].state != State::Open {
+        let is_open = self.table[index].state == State::Open;
+        if is_open {
+            let lag_bytes = self.outlook().lag_bytes(index, chains);
+            self.table[index].rare().lag_bytes = lag_bytes;
+        }
+        if newly {
+            self.trace_blocked(index);
+        }
+        if !is_open {
             return;
         }
-        let lag_bytes = self.outlook().lag_bytes(index, chains);
-        self.table[index].rare().lag_bytes = lag_bytes;
         self.needs(index);
         self.cut_if_too_far_behind(index);
     }
@@ -282,6 +298,8 @@ impl Shard {
         if lag_bytes > limit_bytes {
             let why = format_args!("{lag_bytes} bytes behind, limits.send_backlog_bytes is {limit_bytes}");
             self.close_slow(index, why);
+        } else if lag_bytes > limit_bytes / SLOW_PART {
+            self.tell_slow(index);
         }
     }
 
@@ -319,8 +337,11 @@ impl Shard {
         let slot = &mut self.table[index];
         let caught_up =
             !slot.is(flag::BEHIND) && slot.rare.as_ref().is_none_or(|rare| rare.replays.is_empty());
-        if caught_up && let Some(rare) = slot.rare.as_mut() {
-            rare.lag_exempt = 0;
+        if caught_up {
+            slot.clear(flag::SLOW);
+            if let Some(rare) = slot.rare.as_mut() {
+                rare.lag_exempt = 0;
+            }
         }
         if caught_up && slot.is(flag::ADDRESSED) {
             slot.clear(flag::ADDRESSED);

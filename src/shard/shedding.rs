@@ -64,6 +64,7 @@ impl Shard {
         rare.outbox.truncate(1);
         rare.outbox_bytes = rare.outbox.iter().map(|frame| frame.bytes.len()).sum();
         self.stats.dropped.ended[CloseReason::Memory as usize] += dropped;
+        self.tell_slow_cut(index);
         let now = self.clock.tick();
         let answer = Answer::Close { code: Some(code::SLOW_CONSUMER), reason: "memory is short".into() };
         self.finish(index, CloseReason::Memory, answer);

@@ -19,6 +19,7 @@ impl Shard {
         self.tell_clients_to_leave();
         self.cut_if_told();
         self.end_grants();
+        self.tell_what_waits();
         let Some((slice, last)) = self.sweep.slice(self.clock.now(), self.table.slots()) else { return };
         for index in slice {
             self.look_at(index);
@@ -34,7 +35,8 @@ impl Shard {
     pub(super) fn due_in(&mut self, now: Instant) -> Option<Duration> {
         let sweep = (self.table.used() > 0 || !self.tape.is_empty()).then(|| self.sweep.due_in(now));
         let end = self.grants.next_end().map(|end| self.clock.until_tenths(end));
-        [sweep, self.retry_listeners(), end].into_iter().flatten().min()
+        let told = self.refused.due_in(now);
+        [sweep, self.retry_listeners(), end, told].into_iter().flatten().min()
     }
 
     fn look_at(&mut self, index: u32) {

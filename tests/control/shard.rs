@@ -195,7 +195,8 @@ impl Shard {
                 pushes: self.pushes,
                 ..ShardStats::default()
             })),
-            Request::Drain { .. } | Request::Adopt(_) | Request::Stop => Reply::Done,
+            Request::Trace { .. } => Reply::Traced(Vec::new()),
+            Request::Drain { .. } | Request::Adopt(_) | Request::Stop | Request::EndTrace(_) => Reply::Done,
         }
     }
 
@@ -212,7 +213,7 @@ impl Shard {
     fn event(&self, what: Happening) {
         if self.gate.events_wanted.load(Ordering::SeqCst) != 0 {
             let user = Name::new("a").ok();
-            let event = Event { connection: presence().id, user, at_ms: 1, what };
+            let event = Event { connection: Some(presence().id), user, at_ms: 1, what };
             let _ = self.report.send(Report::Event(event));
         }
     }

@@ -165,13 +165,15 @@ fn contract_4_kick_bind_and_unbind_do_and_count() {
 #[test]
 fn contract_4_events_prints_one_json_object_a_line_until_the_gateway_goes() {
     let mut gateway = Gateway::start(&[]);
-    let mut command = gateway.cli_command(&["events", "--types", "connect,uplink"]);
+    let mut command =
+        gateway.cli_command(&["events", "--types", "connect,uplink", "--user", "ann", "--topic", "news/*"]);
     let mut child = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     eventually("it listens", || (gateway.get("/v1/stats")["control_clients"] == 2).then_some(()));
     gateway.totals();
-    let mut client = gateway.raw("user=ann");
-    client.send(crate::harness::websocket::TEXT, b"hi");
+    let _others = [gateway.raw("user=bob&topics=news/1"), gateway.raw("user=ann&topics=sport")];
+    let (mut client, _) = gateway.hello("user=ann&topics=news/1");
+    client.send_json(&json!({"type": "uplink", "topic": "news/2", "data": "hi"}));
     let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap()).unwrap();
     let (connect, uplink) = (next(), next());
     assert_eq!((&connect["type"], &connect["user"]), (&json!("connect"), &json!("ann")));

@@ -208,6 +208,20 @@ fn contract_3_events_tell_who_comes_who_goes_and_why() {
     assert_eq!(gateway.control("GET", "/v1/events?types=birth", "", b"").status, 400);
 }
 
+#[test]
+fn a_reader_of_a_stream_that_goes_as_soon_as_it_has_asked_is_let_go() {
+    let gateway = Gateway::start(&[]);
+    for path in ["/v1/events", "/v1/trace?user=ann", "/v1/trace?connection=0-1-1"] {
+        for _ in 0..20 {
+            let mut stream = UnixStream::connect(&gateway.socket).unwrap();
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: corecast\r\n\r\n").unwrap();
+        }
+    }
+    gateway.until_stats("only this one is left", |stats| stats["control_clients"] == 1);
+    // Nor does a trace without a reader take the place of one that has.
+    drop(gateway.listen("/v1/trace?user=ann"));
+}
+
 /// Ends connections in many ways; gives how many.
 fn end_in_every_way(gateway: &Gateway) -> u64 {
     gateway.raw("user=a").close();

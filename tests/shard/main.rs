@@ -8,6 +8,7 @@ mod by_hand;
 mod ends;
 mod fairness;
 mod shedding;
+mod trail;
 
 // Of the clients there, not everything is used here.
 #[allow(dead_code)]

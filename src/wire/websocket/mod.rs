@@ -8,6 +8,7 @@
 
 mod encode;
 mod frame;
+mod header;
 mod mask;
 mod utf8;
 
@@ -16,6 +17,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 pub use encode::{PING, encode_close, encode_message, encode_pong, is_pong};
+pub use header::Header;
 
 use self::frame::{CONTROL_BYTES_MAX, Frame, HEADER_BYTES_MAX, Opcode, Unfinished};
 use super::close::{ProtocolError, code};
@@ -172,6 +174,15 @@ impl Decoder {
         }
         self.progress = Progress::default();
         Ok((used, self.finish_kept(&frame)?))
+    }
+
+    /// The header of the next frame, if it is complete with `input`, for those who look on: right or wrong.
+    pub fn next_header(&self, input: &[u8]) -> Option<Header> {
+        let Progress::Header { mut octets, kept } = self.progress else { return None };
+        let kept = usize::from(kept);
+        let more = input.len().min(HEADER_BYTES_MAX - kept);
+        octets[kept..kept + more].copy_from_slice(&input[..more]);
+        Header::read(&octets[..kept + more]).map(|(header, _)| header)
     }
 
     /// Octets that the frame which has begun still lacks; 0 between frames and in a header.

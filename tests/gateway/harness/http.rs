@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::net::RecvFlags;
 use serde_json::Value;
 
 use super::{DEADLINE, Gateway};
@@ -129,17 +130,24 @@ pub fn exchange_unix(path: &Path, method: &str, target: &str, content_type: &str
     Response::parse(&read_to_end(&mut stream))
 }
 
-/// `GET /v1/events`, being read.
+/// `GET /v1/events` or another stream of lines, being read.
 pub struct Events {
     stream: BufReader<UnixStream>,
 }
 
 impl Gateway {
     /// Listens to `/v1/events?<query>`; what happens from here on is told.
+    #[track_caller]
     pub fn events(&self, query: &str) -> Events {
+        self.listen(&format!("/v1/events?{query}"))
+    }
+
+    /// The lines of a stream of the control socket, which has begun.
+    #[track_caller]
+    pub fn listen(&self, target: &str) -> Events {
         let mut stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        write!(stream, "GET /v1/events?{query} HTTP/1.1\r\nHost: corecast\r\n\r\n").unwrap();
+        write!(stream, "GET {target} HTTP/1.1\r\nHost: corecast\r\n\r\n").unwrap();
         let mut events = Events { stream: BufReader::new(stream) };
         assert!(events.line().starts_with("HTTP/1.1 200 "));
         while !events.line().is_empty() {}
@@ -155,6 +163,13 @@ impl Events {
         let mut line = String::new();
         self.stream.read_line(&mut line).expect("a line within the deadline");
         line.trim_end().to_owned()
+    }
+
+    /// Whether anything has come that was not read.
+    pub fn has_more(&self) -> bool {
+        let socket = self.stream.get_ref();
+        let peeked = rustix::net::recv(socket, &mut [0; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        !self.stream.buffer().is_empty() || peeked.is_ok_and(|(count, _)| count > 0)
     }
 
     /// The next event.
