@@ -17,7 +17,7 @@ use std::time::Duration;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::net::{Shutdown, getpeername, shutdown, sockopt};
 
-use super::{Arrival, BATCH_MAX, GENERATION_MASK, PIECES_MAX, PIECES_PER_SEND_MAX, Token};
+use super::{Arrival, BATCH_MAX, GENERATION_MASK, PIECES_MAX, PIECES_PER_SEND_MAX, TcpInfo, Token};
 
 const QUEUE_ENTRIES: u32 = 512;
 const COMPLETION_ENTRIES: u32 = 8192;
@@ -65,6 +65,43 @@ impl Socket {
     pub fn hang_up(&self) {
         // An error means that it has ended already, which wakes the polls, too (net/ipv4/af_inet.c, `inet_shutdown`).
         let _ = shutdown(self, Shutdown::Both);
+    }
+
+    /// What the kernel knows of the connection. All zero where it says nothing.
+    pub fn info(&self) -> TcpInfo {
+        // SAFETY: all-zero is a valid tcp_info: it has numbers only.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+        let place = (&raw mut info).cast();
+        // SAFETY: the kernel writes at most `length` octets to `info`, which outlives the call. One that knows
+        // fewer fields writes less; those of 5.4 and older are all that is read.
+        let failed = unsafe {
+            libc::getsockopt(self.0.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, place, &mut length)
+        };
+        if failed != 0 {
+            return TcpInfo::default();
+        }
+        TcpInfo {
+            idle_ms: info.tcpi_last_data_recv,
+            rtt_us: info.tcpi_rtt,
+            rtt_var_us: info.tcpi_rttvar,
+            retransmits: info.tcpi_total_retrans,
+            bytes_acked: info.tcpi_bytes_acked,
+            bytes_received: info.tcpi_bytes_received,
+            unsent_bytes: info.tcpi_notsent_bytes,
+            unacked: info.tcpi_unacked,
+            window_bytes: info.tcpi_snd_wnd,
+            unanswered: info.tcpi_retransmits.max(info.tcpi_probes),
+        }
+    }
+
+    /// Octets in the send queue that the peer has not acknowledged (SIOCOUTQ, tcp(7)); 0 where the kernel says
+    /// nothing.
+    pub fn send_queue_bytes(&self) -> u32 {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the kernel writes one int to `bytes`, which outlives the call.
+        let failed = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        if failed == 0 { bytes as u32 } else { 0 }
     }
 
     /// Has the close drop what the kernel still holds for the peer, and reset.

@@ -32,6 +32,34 @@ pub struct Token {
     pub generation: u32,
 }
 
+/// What the kernel knows of a connection: TCP_INFO (tcp(7), `struct tcp_info` of linux/tcp.h).
+///
+/// A handful of loads in the kernel, but a system call: for a few connections at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// Milliseconds since octets last came, by the kernel's tick (1 to 10 ms). The end of the handshake counts as
+    /// such; acknowledgements and keep-alive probes do not.
+    pub idle_ms: u32,
+    /// Smoothed round trip time, in microseconds.
+    pub rtt_us: u32,
+    /// Its mean deviation, in microseconds.
+    pub rtt_var_us: u32,
+    /// Segments sent more than once, since the connection began.
+    pub retransmits: u32,
+    /// Octets sent and acknowledged. The end of our side counts as one.
+    pub bytes_acked: u64,
+    /// Octets that came in order. The end of the peer's side counts as one.
+    pub bytes_received: u64,
+    /// Octets in the send queue that have not been sent once.
+    pub unsent_bytes: u32,
+    /// Segments that were sent and are not acknowledged.
+    pub unacked: u32,
+    /// Octets that the peer said it has room for.
+    pub window_bytes: u32,
+    /// How often in a row nothing was acknowledged in time: segments sent again, or probes of a closed window.
+    pub unanswered: u8,
+}
+
 /// What happened outside a batch.
 #[derive(Debug)]
 pub enum Arrival<S = Socket> {

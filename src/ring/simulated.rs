@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::{Arrival, BATCH_MAX, PIECES_PER_SEND_MAX, Token};
+use super::{Arrival, BATCH_MAX, PIECES_PER_SEND_MAX, TcpInfo, Token};
 
 /// Errors of sending that pass.
 const PASSING: [i32; 4] = [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM];
@@ -227,6 +227,17 @@ impl Socket {
                 rings[ring].late.push(Arrival::Writable { token });
             }
         });
+    }
+
+    /// What a kernel would know: nothing here but whether the client takes more.
+    pub fn info(&self) -> TcpInfo {
+        let closed = world(|world| world.lines[self.id()].room == 0);
+        TcpInfo { unsent_bytes: closed.into(), window_bytes: u32::from(!closed), ..TcpInfo::default() }
+    }
+
+    /// Nothing waits: what is taken is with the client.
+    pub fn send_queue_bytes(&self) -> u32 {
+        0
     }
 
     /// The close is a reset, which clients here see as any other end.
