@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Secret;
+use crate::connections::{Detail, Listing, Query, Session, SessionsEnd};
 use crate::message::{ConnId, Kind, Position, Target, Topic, UserId, borrowed};
 use crate::shard::mailbox::Presence;
 use crate::stats::ShardStats;
@@ -99,6 +100,13 @@ pub enum Command {
     Log(LogRequest),
     /// `Answer::Process`.
     Process,
+    /// Connections: `Answer::Connections`.
+    Connections(Query),
+    /// Everything about one connection: `Answer::Connection`, or `not_found`.
+    Connection(ConnId),
+    /// All established connections: `Answer::Sessions` under the same correlation id, piece by piece, then
+    /// `Answer::SessionsEnd`.
+    Sessions,
 }
 
 /// What is asked about the log.
@@ -173,6 +181,14 @@ pub enum Answer {
         /// Its number, where it runs.
         pid: u32,
     },
+    /// A page of connections.
+    Connections(Listing),
+    /// One connection.
+    Connection(Box<Detail>),
+    /// A piece of the dump of all, perhaps empty.
+    Sessions(Vec<Session>),
+    /// The dump is complete.
+    SessionsEnd(SessionsEnd),
 }
 
 /// What is logged.
@@ -308,7 +324,7 @@ pub struct DrainProgress {
 pub enum ErrorCode {
     /// Malformed request.
     BadRequest,
-    /// No such path.
+    /// No such path, or nobody has that id.
     NotFound,
     /// Path exists, method does not.
     MethodNotAllowed,

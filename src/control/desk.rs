@@ -12,6 +12,7 @@ use super::drain::Drain;
 use super::inquiries::Waiter;
 use super::log_levels::LogLevels;
 use super::reload::Reloads;
+use super::scans::Scans;
 use super::sequencer::{Outcome, Sequencer};
 use super::tickets;
 use crate::config::{Config, LogFilter};
@@ -43,6 +44,8 @@ pub enum Subject {
     Events(u64),
     /// How the drain goes on.
     Drain,
+    /// All connections, once.
+    Sessions,
 }
 
 /// Everything that commands work on.
@@ -52,6 +55,8 @@ pub struct Desk {
     pub sequencer: Sequencer,
     /// The way out.
     pub drain: Drain,
+    /// Lists and dumps of connections.
+    pub scans: Scans,
     /// Clients of the control socket.
     pub clients: u64,
     /// Other configurations so far.
@@ -75,7 +80,8 @@ impl Desk {
     ) -> Self {
         let (drain, reloads) = (Drain::default(), Reloads::default());
         let log_levels = LogLevels::new(log_filter, &config.log.level);
-        Self { sequencer, drain, clients: 0, reloads, config, log_levels, gate, started: now }
+        let scans = Scans::default();
+        Self { sequencer, drain, scans, clients: 0, reloads, config, log_levels, gate, started: now }
     }
 
     /// Does what `command` asks.
@@ -110,6 +116,11 @@ impl Desk {
             }
             Command::Process => return Verdict::Now(Ok(Answer::Process { pid: std::process::id() })),
             Command::Log(request) => return Verdict::Now(self.log_levels.execute(request, now)),
+            Command::Connections(query) => self.scans.list(query, waiter, &self.sequencer),
+            Command::Connection(connection) => {
+                self.sequencer.ask_one(connection.shard, Request::Detail(connection), waiter)
+            }
+            Command::Sessions => return Verdict::Stream(Subject::Sessions),
         };
         match asked {
             Ok(()) => Verdict::Waits,
@@ -153,12 +164,18 @@ impl Desk {
         self.sequencer.ask_one(connection.shard, Request::KickConnection { connection, code, reason }, waiter)
     }
 
-    /// What the outcome is to a client.
-    pub fn complete(&self, outcome: Outcome, now: Instant) -> Answer {
+    /// What the outcome is to a client. Errors: `not_found`.
+    pub fn complete(&self, outcome: Outcome, now: Instant) -> Result<Answer, CommandError> {
         match outcome {
-            Outcome::Answer(answer) => answer,
-            Outcome::Stats(shards) => Answer::Stats(Box::new(self.stats(shards, now))),
-            Outcome::Done => unreachable!("no command of a client is answered by nothing"),
+            Outcome::Answer(answer) => Ok(answer),
+            Outcome::Stats(shards) => Ok(Answer::Stats(Box::new(self.stats(shards, now)))),
+            Outcome::Detail(Some(detail)) => Ok(Answer::Connection(detail)),
+            Outcome::Detail(None) => {
+                Err(CommandError::new(ErrorCode::NotFound, "no connection has this id, or none any more"))
+            }
+            Outcome::Done | Outcome::Found(_) => {
+                unreachable!("no command of a client is answered by nothing or by a step")
+            }
         }
     }
 

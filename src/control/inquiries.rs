@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::command::{Answer, TopicAnswer};
+use super::scans::ScanId;
+use crate::connections::{Detail, Found};
 use crate::message::{Position, Topic};
 use crate::shard::mailbox::{Inquiry, Presence, Reply};
 use crate::stats::ShardStats;
@@ -38,6 +40,8 @@ pub enum Waiter {
     Supervision,
     /// A reload, which is over when all shards have taken it.
     Reload,
+    /// A scan over the shards' connections.
+    Scan(ScanId),
 }
 
 /// Names one running batch.
@@ -65,6 +69,10 @@ pub enum Gathering {
     Stats(Vec<ShardStats>),
     /// Nothing but that all have replied.
     Done,
+    /// What a step of a scan found.
+    Found(Option<Found>),
+    /// `Answer::Connection`, or nobody.
+    Detail(Option<Box<Detail>>),
 }
 
 /// One inquiry.
@@ -100,6 +108,8 @@ impl Pending {
             }
             (Reply::Stats(here), Gathering::Stats(all)) => all.push(*here),
             (Reply::Done, _) => {}
+            (Reply::Found(here), Gathering::Found(found)) => *found = Some(here),
+            (Reply::Detail(here), Gathering::Detail(detail)) => *detail = here,
             (reply, gathering) => debug_assert!(false, "{reply:?} does not answer {gathering:?}"),
         }
     }

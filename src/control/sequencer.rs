@@ -15,6 +15,7 @@ use super::command::{Answer, CommandError, ErrorCode, Push, Pushed};
 use super::inquiries::{BatchId, Gathering, Inquiries, Pending, Waiter, topics_answer};
 use super::keys::{Keys, Known};
 use super::push;
+use crate::connections::{Detail, Found};
 use crate::message::{Message, Position, Target};
 use crate::shard::mailbox::{Gate, Inquiry, Letter, Mailbox, Owner, Reply, Request};
 use crate::stats::ShardStats;
@@ -42,6 +43,10 @@ pub enum Outcome {
     Stats(Vec<ShardStats>),
     /// All shards have done it.
     Done,
+    /// What a step of a scan found.
+    Found(Found),
+    /// One connection, unless nobody has that id.
+    Detail(Option<Box<Detail>>),
 }
 
 /// What the sequencer has counted.
@@ -302,6 +307,8 @@ impl Sequencer {
             Request::Topic(topic) => Gathering::Topics([(topic.clone(), (0, 0))].into()),
             Request::Stats => Gathering::Stats(Vec::new()),
             Request::Drain { .. } | Request::Adopt(_) | Request::Stop => Gathering::Done,
+            Request::Look(_) => Gathering::Found(None),
+            Request::Detail(_) => Gathering::Detail(None),
         };
         self.stopped |= matches!(request, Request::Stop);
         self.post(&concerned, waiter, gathering, |inquiry| Letter::Ask { inquiry, request: request.clone() });
@@ -346,6 +353,8 @@ impl Sequencer {
                 Outcome::Stats(all)
             }
             Gathering::Done => Outcome::Done,
+            Gathering::Found(found) => found.map_or(Outcome::Done, Outcome::Found),
+            Gathering::Detail(detail) => Outcome::Detail(detail),
         };
         self.outcomes.push_back((waiter, outcome));
     }

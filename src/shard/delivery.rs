@@ -147,7 +147,7 @@ impl Shard {
         }
     }
 
-    fn find(&self, connection: ConnId) -> Option<u32> {
+    pub(super) fn find(&self, connection: ConnId) -> Option<u32> {
         let ConnId { index, generation, .. } = connection;
         let index = self.table.find(Token { index, generation })?;
         (self.table[index].generation == generation).then_some(index)
@@ -194,6 +194,8 @@ impl Shard {
                 Reply::Done
             }
             Request::Stop => self.stop(),
+            Request::Look(step) => Reply::Found(self.look(&step)),
+            Request::Detail(connection) => Reply::Detail(self.detail(connection).map(Box::new)),
         }
     }
 

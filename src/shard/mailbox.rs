@@ -16,6 +16,7 @@ use super::Settings;
 use super::counts::Counts;
 
 use crate::auth::Tickets;
+use crate::connections::{Detail, Found, Step};
 use crate::message::{ConnId, Message, Topic, UserId, borrowed};
 use crate::ring::Socket;
 use crate::stats::{CloseReason, ShardStats};
@@ -97,6 +98,10 @@ pub enum Request {
     Adopt(Arc<Settings>),
     /// Close everything and end the shard: `Reply::Done`, then the thread ends.
     Stop,
+    /// Look at some connections, to list them: `Reply::Found`.
+    Look(Step),
+    /// Everything about one connection: `Reply::Detail`.
+    Detail(ConnId),
 }
 
 /// A shard's answer to one letter.
@@ -116,6 +121,10 @@ pub enum Reply {
     Stats(Box<ShardStats>),
     /// Nothing to tell.
     Done,
+    /// Connections, and where the look goes on.
+    Found(Found),
+    /// One connection, unless nobody has that id.
+    Detail(Option<Box<Detail>>),
 }
 
 /// One live connection as `who` shows it.

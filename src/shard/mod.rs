@@ -6,7 +6,7 @@
 //! place, `refusing` turns the others away, `receiving` hears them, `polling` holds those that poll, `delivery`
 //! takes letters from control, `sending` writes what `outlook` gathers, `sweeping` keeps time, `shedding` cuts
 //! those furthest behind when memory is short, `ending` lets go, `conservation` counts what is never sent,
-//! `adopting` takes over other settings, `life` tells of it all at `debug`.
+//! `listing` tells control who is there, `adopting` takes over other settings, `life` tells of it all at `debug`.
 
 mod accepting;
 mod addresses;
@@ -23,6 +23,7 @@ mod grants;
 mod identity;
 mod life;
 pub mod listener;
+mod listing;
 mod log_pace;
 pub mod mailbox;
 mod networks;

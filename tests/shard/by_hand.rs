@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use corecast::config::Config;
 use corecast::message::{Kind, Message, Name, Target};
 use corecast::shard::listener::{Listener, SocketOptions};
-use corecast::shard::mailbox::{Gate, Letter, Mailbox, Owner, Report, Request, mailbox};
+use corecast::shard::mailbox::{Gate, Letter, Mailbox, Owner, Reply, Report, Request, mailbox};
 use corecast::shard::{Parts, Room, Settings, Shard};
 use corecast::stats::ShardStats;
 use corecast::wire::websocket::encode_message;
@@ -24,8 +24,7 @@ pub struct ByHand {
     pub address: SocketAddr,
     pub gate: Arc<Gate>,
     mailbox: Mailbox,
-    /// Held, so that the shard has somebody to report to.
-    _reports: flume::Receiver<Report>,
+    reports: flume::Receiver<Report>,
     /// Stands still but for `pass`.
     now: Instant,
 }
@@ -40,7 +39,7 @@ impl ByHand {
         let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), options).unwrap();
         let address = listener.address().unwrap();
         let (mailbox, inbox) = mailbox(1024, 1 << 20).unwrap();
-        let (gate, (reports, _reports)) = (Arc::new(Gate::default()), flume::unbounded());
+        let (gate, (report, reports)) = (Arc::new(Gate::default()), flume::unbounded());
         let shard = Shard::new(Parts {
             number: 0,
             epoch: 0xa1,
@@ -50,9 +49,9 @@ impl ByHand {
             peers: vec![mailbox.clone()],
             owner: Owner::new(1),
             gate: gate.clone(),
-            reports,
+            reports: report,
         });
-        Self { shard: shard.unwrap(), address, gate, mailbox, _reports, now: Instant::now() }
+        Self { shard: shard.unwrap(), address, gate, mailbox, reports, now: Instant::now() }
     }
 
     pub fn turn(&mut self) -> ShardStats {
@@ -69,6 +68,20 @@ impl ByHand {
         self.mailbox.post(Letter::Ask { inquiry: 0, request: Request::Stop }).unwrap();
         let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).ring_depth(64);
         executor.make().unwrap().run(self.shard.run()).unwrap();
+    }
+
+    /// Asks as control does, and takes a turn: the answer.
+    #[track_caller]
+    pub fn ask(&mut self, request: Request) -> Reply {
+        let inquiry = 7;
+        self.mailbox.post(Letter::Ask { inquiry, request }).unwrap();
+        self.turn();
+        let mut reports = self.reports.try_iter();
+        let answer = reports.find_map(|report| match report {
+            Report::Reply { inquiry: of, reply } if of == inquiry => Some(reply),
+            _ => None,
+        });
+        answer.expect("an answer within the turn")
     }
 
     /// Posts a push of `payload` to `topic`, as control would.
