@@ -347,6 +347,10 @@ impl Peer {
     }
 
     fn begin_stream(&mut self, correlation: u64, subject: Subject, now: Instant) {
+        if self.hung_up {
+            // Its request was read after it had gone: nobody would ever end the stream.
+            return;
+        }
         if self.streams.len() >= STREAMS_MAX {
             let refused =
                 CommandError::new(ErrorCode::Busy, format!("a client may have {STREAMS_MAX} streams"));

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corecast::client::{Client, ClientError};
 use corecast::connections::{Query, SessionsEnd, Sort};
@@ -194,6 +194,26 @@ fn issue_7_a_reader_that_stops_stops_the_shards_from_looking_and_gets_the_rest_w
     let sessions =
         reader.lines().map(|line| line.expect("a line")).filter(|line| line.starts_with("{\"id\""));
     assert_eq!(sessions.count(), ALL);
+}
+
+#[test]
+fn issue_7_streams_asked_for_by_clients_that_have_gone_hold_no_place() {
+    let gateway = Gateway::default();
+    for path in ["/v1/events", "/v1/sessions"] {
+        for _ in 0..30 {
+            let mut socket = UnixStream::connect(gateway.path()).expect("connects");
+            write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("written");
+        }
+        let mut client = gateway.client();
+        let mut others = || match client.call(&Command::Stats) {
+            Ok(Answer::Stats(stats)) => stats.control_clients - 1,
+            other => panic!("{other:?}"),
+        };
+        let by = Instant::now() + Duration::from_secs(20);
+        while others() > 0 {
+            assert!(Instant::now() < by, "{path}: {} clients that have gone", others());
+        }
+    }
 }
 
 #[test]
