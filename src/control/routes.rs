@@ -233,6 +233,7 @@ pub fn render(answer: &Answer, shape: &Shape) -> http::Answer {
             [topic] => http::Answer::json(topic),
             _ => unreachable!("control asked for one topic"),
         },
+        (Answer::Connections(listing), _) => http::Answer::json(listing),
         (answer, _) => http::Answer::json(&plain_json(answer)),
     }
 }
