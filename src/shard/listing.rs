@@ -41,7 +41,7 @@ struct Lag {
 
 impl Shard {
     /// Takes one step of a list.
-    pub(super) fn look(&self, step: &Step) -> Found {
+    pub fn look(&self, step: &Step) -> Found {
         let filter = &step.query.filter;
         let walk = self.walk(filter);
         let mut place = step.place.unwrap_or_else(|| self.begin(step, &walk));
