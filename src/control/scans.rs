@@ -1,8 +1,8 @@
 //! Looks at the connections of all shards: lists, a page at a time, and dumps of all.
 //!
-//! A shard is asked for one short step at a time, whoever asks, one shard after the other; so a list costs a push that
-//! comes by at most one step. A list goes on by itself, a dump only when its reader has taken the piece before. No
-//! I/O; what is said comes out of `take`.
+//! A shard is asked for one short step at a time, whoever asks, one shard after the other; so a list costs a
+//! push that comes by at most one step. A list goes on by itself, a dump only when its reader has taken the
+//! piece before. No I/O; what is said comes out of `take`.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -97,8 +97,8 @@ fn check(query: &Query) -> Result<u32, CommandError> {
 }
 
 impl Scans {
-    /// Begins a list for one request of `waiter`. Errors: `bad_request` for a limit out of range or a cursor of another
-    /// sort, `busy` when too many run.
+    /// Begins a list for one request of `waiter`. Errors: `bad_request` for a limit out of range or a cursor of
+    /// another sort, `busy` when too many run.
     pub fn list(&mut self, query: Query, waiter: Waiter, sequencer: &Sequencer) -> Result<(), CommandError> {
         let limit = check(&query)?;
         let lists = self.running.values().filter(|scan| matches!(scan.kind, Kind::List(_))).count();
@@ -201,8 +201,10 @@ impl Scans {
 impl Scan {
     fn step(&self) -> Step {
         let (bound, rows) = match &self.kind {
-            // By id, whoever comes first is found first.
-            Kind::List(page) if self.query.sort == Sort::Id => (page.bound(), page.room().min(STEP_ROWS)),
+            // By id, whoever comes first is mostly found first: no more than are due.
+            Kind::List(page) if self.query.sort == Sort::Id && page.room() > 0 => {
+                (page.bound(), page.room().min(STEP_ROWS))
+            }
             Kind::List(page) => (page.bound(), STEP_ROWS),
             Kind::Dump(_) => (None, STEP_ROWS),
         };

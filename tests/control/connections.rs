@@ -74,6 +74,15 @@ fn issue_7_a_list_is_100_connections_unless_it_is_limited_otherwise() {
 }
 
 #[test]
+fn issue_7_a_page_that_is_full_goes_on_in_whole_steps_where_others_may_come_before() {
+    let gateway = Gateway::default();
+    let page = list(&gateway, "?topic=t&limit=10");
+    assert_eq!(page["connections"].as_array().map(Vec::len), Some(10));
+    let looks = gateway.looks.load(Ordering::SeqCst);
+    assert!(looks < 2 * ALL / 256, "{looks} steps for {ALL} connections");
+}
+
+#[test]
 fn issue_7_arguments_that_make_no_sense_are_400_and_named() {
     let gateway = Gateway::default();
     for (query, name) in [

@@ -226,7 +226,8 @@ impl Shard {
         let keys = (begin..until).map(|index| Key::new(step.query.sort, 0, id(index)));
         let rows = keys.filter(|key| step.wants(*key)).map(|key| (key, row(key.id))).collect();
         let next = (until < end).then_some(Place { next: until, end });
-        Reply::Found(Found { shard: self.number, rows, next, in_id_order: true })
+        let in_id_order = step.query.filter.topic.is_none();
+        Reply::Found(Found { shard: self.number, rows, next, in_id_order })
     }
 
     fn uplink(&self, payload: &[u8]) {

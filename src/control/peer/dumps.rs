@@ -1,7 +1,8 @@
 //! Dumps of all connections (`GET /v1/sessions`), as one client reads them.
 //!
-//! The next piece is asked for when the client has taken the last: one that reads slowly has a slow dump, and one that
-//! stops has one piece waiting, however many connections there are. Next: `scans`, which asks the shards.
+//! The next piece is asked for when the client has taken the last: one that reads slowly has a slow dump, and
+//! one that stops has one piece waiting, however many connections there are. Next: `scans`, which asks the
+//! shards.
 
 use std::time::Instant;
 
