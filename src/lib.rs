@@ -35,6 +35,7 @@
 //! | [`host`] | what the machine gives, what a number of connections needs, and the kernel settings for it |
 //! | [`fatal`] | what can be wrong with the machine at start, with exit statuses and what to type |
 //! | [`config`] | the one typed configuration: file, variables, flags, bounds |
+//! | [`connections`] | what may be asked about connections, and what is told of them |
 //! | [`message`] | the words that everybody shares: users, topics, positions, messages |
 //! | [`stats`] | the counters, and the reasons why connections end |
 //!
@@ -79,6 +80,7 @@ pub mod auth;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod connections;
 pub mod control;
 pub mod fatal;
 pub mod gateway;

@@ -40,6 +40,8 @@ macro_rules! serde_by_text {
     };
 }
 
+pub(crate) use serde_by_text;
+
 serde_by_text!(Name, "a user id or topic");
 serde_by_text!(Position, "a position");
 serde_by_text!(ConnId, "a connection id");
@@ -215,8 +217,8 @@ impl From<Position> for String {
 }
 
 /// Names one connection: shard, slot, and the slot's generation, so that a stale id finds nobody
-/// (Rule 7). Written `1-1841-7`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// (Rule 7). Written `1-1841-7`; ordered by these numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId {
     /// The shard that owns the connection.
     pub shard: u16,

@@ -3,8 +3,8 @@
 //! A driver: it starts the gateway, the bare baseline and the receivers as processes of their own
 //! (`rig`), lets them work in pairs, and prints ratios of the same run. `bench/README.md` says how each
 //! figure is measured and how to read it. One module per way of measuring: `space` (memory),
-//! `delivery` (pushes out), `arrival` (connections in), `waiting` (latency and rest), `allocations` (a shard's
-//! heap).
+//! `delivery` (pushes out), `arrival` (connections in), `waiting` (latency and rest), `listing` (lists beside
+//! pushes), `allocations` (a shard's heap).
 
 #[allow(dead_code, reason = "the tool's, and it uses more of it")]
 #[path = "../load/cpu.rs"]
@@ -28,6 +28,7 @@ mod record;
 mod allocations;
 mod arrival;
 mod delivery;
+mod listing;
 mod rig;
 mod space;
 mod streams;
@@ -99,6 +100,8 @@ enum Figure {
     Latency,
     /// CPU of idle connections.
     Idle,
+    /// A broadcast beside a list of connections.
+    Listing,
     /// Heap allocations of a warm shard.
     Allocations,
 }
@@ -119,6 +122,7 @@ impl Figure {
             Figure::Unicast => delivery::unicast(runs),
             Figure::Latency => waiting::latency(runs),
             Figure::Idle => waiting::idle(),
+            Figure::Listing => listing::listing(runs),
             Figure::Allocations => allocations::allocations(),
         }
     }

@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use serde_json::json;
 
+use super::connections::list;
 use super::failure::Failure;
-use super::table::{age, aligned, counted, grouped, listed};
+use super::table::{age, aligned, bytes_text, counted, grouped, listed};
 use super::{Gateway, print_json};
+use crate::connections::{Filter, Listing, Query, Row};
 use crate::control::command::{Answer, Command, TopicAnswer};
 use crate::message::{Topic, UserId};
-use crate::shard::mailbox::Presence;
 
 /// `corecast who`
 #[derive(Debug, Args)]
@@ -34,8 +35,8 @@ pub(super) struct TopicsFlags {
 
 /// Lists a user's connections. A user without any is no failure.
 pub(super) fn who(flags: WhoFlags, gateway: &Gateway, out: &mut dyn Write) -> Result<(), Failure> {
-    let command = Command::Presence(flags.user.clone());
-    let Answer::Presence(connections) = gateway.ask(&command)? else { return Err(Failure::Answer) };
+    let filter = Filter { user: Some(flags.user.clone()), ..Filter::default() };
+    let Listing { connections, .. } = list(gateway, Query { filter, ..Query::default() }, None)?;
     if flags.json {
         let online = !connections.is_empty();
         return print_json(out, &json!({ "user": flags.user, "online": online, "connections": connections }));
@@ -45,18 +46,20 @@ pub(super) fn who(flags: WhoFlags, gateway: &Gateway, out: &mut dyn Write) -> Re
 }
 
 /// `now` is the time since the Unix epoch.
-fn presence_text(user: &UserId, connections: &[Presence], now: Duration) -> String {
+fn presence_text(user: &UserId, connections: &[Row], now: Duration) -> String {
     if connections.is_empty() {
         return format!("{user}: no connections\n");
     }
-    let mut rows = vec![["CONNECTION", "TRANSPORT", "REMOTE", "AGE"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["CONNECTION", "TRANSPORT", "REMOTE", "AGE", "LAG"].map(str::to_owned).to_vec()];
     rows.extend(connections.iter().map(|connection| {
         let since = now.saturating_sub(Duration::from_millis(connection.connected_at));
-        vec![connection.id.to_string(), connection.transport.clone(), connection.remote.clone(), age(since)]
+        let lag = if connection.lag_bytes == 0 { "-".to_owned() } else { bytes_text(connection.lag_bytes) };
+        let (id, transport) = (connection.id.to_string(), connection.transport.to_string());
+        vec![id, transport, connection.remote.clone(), age(since), lag]
     }));
     // Topics may be many: they take what the others leave of the line.
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let taken = (0..4).map(|column| width(column) + 2).sum();
+    let taken = (0..5).map(|column| width(column) + 2).sum();
     rows[0].push("TOPICS".to_owned());
     for (row, connection) in rows[1..].iter_mut().zip(connections) {
         let topics: Vec<&str> = connection.topics.iter().map(Topic::as_str).collect();
@@ -95,6 +98,7 @@ fn topics_text(topics: &[TopicAnswer]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connections::Transport;
     use crate::message::Position;
 
     fn name(text: &str) -> Topic {
@@ -102,22 +106,27 @@ mod tests {
     }
 
     #[test]
-    fn who_lists_id_transport_remote_age_and_topics_in_80_columns() {
-        let presence = |id: &str, topics: &[&str]| Presence {
+    fn who_lists_id_transport_remote_age_lag_and_topics_in_80_columns() {
+        let row = |id: &str, topics: &[&str], lag_bytes: u64| Row {
             id: id.parse().unwrap(),
-            transport: "ws".to_owned(),
+            user: "a".parse().ok(),
+            transport: Transport::WebSocket,
             remote: "127.0.0.1:53412".to_owned(),
             connected_at: 1_000_000,
             topics: topics.iter().map(|topic| name(topic)).collect(),
+            lag_messages: lag_bytes / 1000,
+            lag_bytes,
+            idle_ms: 0,
+            reason: None,
         };
         let many = ["a-long-name"; 6];
         let connections =
-            [presence("0-1841-7", &["news", "sport"]), presence("1-2-0", &[]), presence("1-3-0", &many)];
+            [row("0-1841-7", &["news", "sport"], 0), row("1-2-0", &[], 70_000), row("1-3-0", &many, 0)];
         let text = presence_text(&name("a"), &connections, Duration::from_secs(1062));
         let expected = "a: 3 connections\n\
-            CONNECTION  TRANSPORT  REMOTE           AGE    TOPICS\n\
-            0-1841-7    ws         127.0.0.1:53412  1m 2s  news, sport\n\
-            1-2-0       ws         127.0.0.1:53412  1m 2s  (none)\n";
+            CONNECTION  TRANSPORT  REMOTE           AGE    LAG       TOPICS\n\
+            0-1841-7    ws         127.0.0.1:53412  1m 2s  -         news, sport\n\
+            1-2-0       ws         127.0.0.1:53412  1m 2s  68.4 KiB  (none)\n";
         assert!(text.starts_with(expected), "{text}");
         assert!(
             text.ends_with("a-long-name, and 5 more\n") && text.lines().all(|line| line.len() <= 80),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::prove::{Proof, prove};
 use super::serve::ConfigFlags;
-use super::table::{aligned, counted, grouped};
+use super::table::{aligned, bytes_text, counted, grouped};
 use super::{print_json, print_line};
 use crate::config::Config;
 use crate::host::facts::Facts;
@@ -161,27 +161,6 @@ fn amount_text(amount: &Amount, none: &str) -> String {
         Amount::Text(text) => text.clone(),
         Amount::None => none.to_owned(),
     }
-}
-
-/// `32.0 KiB`, `8.00 GiB`: three digits, whole bytes below 1 KiB.
-fn bytes_text(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for larger in units {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = larger;
-    }
-    let decimals = match value {
-        _ if unit == "B" => 0,
-        value if value < 9.995 => 2,
-        value if value < 99.95 => 1,
-        _ => 0,
-    };
-    format!("{value:.decimals$} {unit}")
 }
 
 fn proof_text(proof: &Proof) -> String {

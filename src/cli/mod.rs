@@ -7,6 +7,7 @@
 mod act;
 mod ask;
 mod check;
+mod connections;
 mod events;
 mod failure;
 mod flame;
@@ -67,6 +68,12 @@ enum Verb {
     Push(push::PushFlags),
     /// List a user's connections
     Who(ask::WhoFlags),
+    /// List connections, or show one: who, from where, how long, how far behind
+    Connections(connections::ConnectionsFlags),
+    /// Show who is furthest behind, why, and what to do
+    Slow(connections::SlowFlags),
+    /// Print every connection, one JSON object a line
+    Sessions(connections::SessionsFlags),
     /// List topics and how many connections each has
     Topics(ask::TopicsFlags),
     /// Close a user's connections, or one connection
@@ -145,6 +152,9 @@ fn obey(arguments: Arguments, serve: Serve, out: &mut dyn Write) -> Result<(), F
         Verb::Log(flags) => levels::log(flags, &Gateway::at(socket), out),
         Verb::Profile(flags) => profile::profile(&flags, &Gateway::at(socket), out),
         Verb::Who(flags) => ask::who(flags, &Gateway::at(socket), out),
+        Verb::Connections(flags) => connections::connections(flags, &Gateway::at(socket), out),
+        Verb::Slow(flags) => connections::slow(&flags, &Gateway::at(socket), out),
+        Verb::Sessions(flags) => connections::sessions(&flags, &Gateway::at(socket), out),
         Verb::Topics(flags) => ask::topics(flags, &Gateway::at(socket), out),
         Verb::Events(flags) => events::events(flags, &Gateway::at(socket), out),
         Verb::Trace(flags) => trace::trace(flags, &Gateway::at(socket), out),

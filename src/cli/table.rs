@@ -77,6 +77,61 @@ pub(super) fn age(duration: Duration) -> String {
     }
 }
 
+/// `32.0 KiB`, `8.00 GiB`: three digits, whole bytes below 1 KiB.
+pub(super) fn bytes_text(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for larger in units {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
+    }
+    let decimals = match value {
+        _ if unit == "B" => 0,
+        value if value < 9.995 => 2,
+        value if value < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$} {unit}")
+}
+
+/// The largest unit: `3d`, `5m`, `0s`.
+pub(super) fn short_age(duration: Duration) -> String {
+    let whole = age(duration);
+    whole.split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// `text` in what is left beside `taken` columns, at least 8; what does not fit is cut.
+pub(super) fn cut(text: &str, taken: usize) -> String {
+    let room = COLUMNS_MAX.saturating_sub(taken).max(8);
+    if text.chars().count() <= room {
+        return text.to_owned();
+    }
+    text.chars().take(room - 1).chain(['…']).collect()
+}
+
+/// `text` in lines that fit, each `indent` spaces in.
+pub(super) fn wrapped(text: &str, indent: usize) -> String {
+    let (mut lines, mut column) = (String::new(), COLUMNS_MAX);
+    for word in text.split(' ') {
+        let columns = word.chars().count();
+        if column + 1 + columns > COLUMNS_MAX {
+            lines += if lines.is_empty() { "" } else { "\n" };
+            lines += &" ".repeat(indent);
+            column = indent;
+        } else {
+            lines.push(' ');
+            column += 1;
+        }
+        lines += word;
+        column += columns;
+    }
+    lines + "\n"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +150,17 @@ mod tests {
         for (seconds, text) in pairs {
             assert_eq!(age(Duration::from_secs(seconds)), text);
         }
+    }
+
+    #[test]
+    fn issue_7_long_texts_are_cut_or_wrapped_at_80_columns() {
+        assert_eq!((cut("abc", 70), cut("0123456789abc", 70)), ("abc".to_owned(), "012345678…".to_owned()));
+        assert_eq!(cut("0123456789", 200), "0123456…");
+        let text = wrapped(&["0123456789"; 14].join(" "), 4);
+        let line = format!("    {}\n", ["0123456789"; 7].join(" "));
+        // 4 and seven words are 80 exactly.
+        assert_eq!(text, line.repeat(2));
+        assert_eq!(short_age(Duration::from_secs(90_061)), "1d");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Secret;
+use crate::connections::{Detail, Listing, Query, Session, SessionsEnd};
 use crate::message::{ConnId, Kind, Position, Target, Topic, UserId, borrowed};
 use crate::shard::mailbox::{Presence, Traced};
 use crate::stats::ShardStats;
@@ -103,6 +104,13 @@ pub enum Command {
     EventsWhere(EventFilter),
     /// A stream of `Answer::Step` under the same correlation id, until the connection ends.
     Trace(Traced),
+    /// Connections: `Answer::Connections`.
+    Connections(Query),
+    /// Everything about one connection: `Answer::Connection`, or `not_found`.
+    Connection(ConnId),
+    /// All established connections: `Answer::Sessions` under the same correlation id, piece by piece, then
+    /// `Answer::SessionsEnd`.
+    Sessions,
 }
 
 /// Which events a reader wants: those that pass all of it.
@@ -191,6 +199,14 @@ pub enum Answer {
     },
     /// One step of a trace as its JSON line, without the newline.
     Step(#[serde(deserialize_with = "borrowed::text")] String),
+    /// A page of connections.
+    Connections(Listing),
+    /// One connection.
+    Connection(Box<Detail>),
+    /// A piece of the dump of all, perhaps empty.
+    Sessions(Vec<Session>),
+    /// The dump is complete.
+    SessionsEnd(SessionsEnd),
 }
 
 /// What is logged.
@@ -326,7 +342,7 @@ pub struct DrainProgress {
 pub enum ErrorCode {
     /// Malformed request.
     BadRequest,
-    /// No such path, or no such connection.
+    /// No such path, or nobody has that id.
     NotFound,
     /// Path exists, method does not.
     MethodNotAllowed,

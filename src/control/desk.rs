@@ -13,6 +13,7 @@ use super::events::Filter;
 use super::inquiries::Waiter;
 use super::log_levels::LogLevels;
 use super::reload::Reloads;
+use super::scans::Scans;
 use super::sequencer::{Outcome, Sequencer};
 use super::tickets;
 use super::trace::Traces;
@@ -47,6 +48,8 @@ pub enum Subject {
     Drain,
     /// Steps of this trace.
     Trace(TraceId),
+    /// All connections, once.
+    Sessions,
 }
 
 /// Everything that commands work on.
@@ -58,6 +61,8 @@ pub struct Desk {
     pub drain: Drain,
     /// The traces that run.
     pub traces: Traces,
+    /// Lists and dumps of connections.
+    pub scans: Scans,
     /// Clients of the control socket.
     pub clients: u64,
     /// Other configurations so far.
@@ -81,7 +86,8 @@ impl Desk {
     ) -> Self {
         let (drain, reloads, traces) = (Drain::default(), Reloads::default(), Traces::default());
         let log_levels = LogLevels::new(log_filter, &config.log.level);
-        Self { sequencer, drain, traces, clients: 0, reloads, config, log_levels, gate, started: now }
+        let scans = Scans::default();
+        Self { sequencer, drain, traces, scans, clients: 0, reloads, config, log_levels, gate, started: now }
     }
 
     /// Does what `command` asks.
@@ -123,6 +129,11 @@ impl Desk {
             }
             Command::Process => return Verdict::Now(Ok(Answer::Process { pid: std::process::id() })),
             Command::Log(request) => return Verdict::Now(self.log_levels.execute(request, now)),
+            Command::Connections(query) => self.scans.list(query, waiter, &self.sequencer),
+            Command::Connection(connection) => {
+                self.sequencer.ask_one(connection.shard, Request::Detail(connection), waiter)
+            }
+            Command::Sessions => return Verdict::Stream(Subject::Sessions),
         };
         match asked {
             Ok(()) => Verdict::Waits,
@@ -166,13 +177,19 @@ impl Desk {
         self.sequencer.ask_one(connection.shard, Request::KickConnection { connection, code, reason }, waiter)
     }
 
-    /// What the outcome is to a client.
-    pub fn complete(&self, outcome: Outcome, now: Instant) -> Answer {
+    /// What the outcome is to a client. Errors: `not_found`.
+    pub fn complete(&self, outcome: Outcome, now: Instant) -> Result<Answer, CommandError> {
         match outcome {
-            Outcome::Answer(answer) => answer,
-            Outcome::Stats(shards) => Answer::Stats(Box::new(self.stats(shards, now))),
+            Outcome::Answer(answer) => Ok(answer),
+            Outcome::Stats(shards) => Ok(Answer::Stats(Box::new(self.stats(shards, now)))),
+            Outcome::Detail(Some(detail)) => Ok(Answer::Connection(detail)),
+            Outcome::Detail(None) => {
+                Err(CommandError::new(ErrorCode::NotFound, "no connection has this id, or none any more"))
+            }
             Outcome::Traced(_) => unreachable!("a trace is answered by its stream"),
-            Outcome::Done => unreachable!("no command of a client is answered by nothing"),
+            Outcome::Done | Outcome::Found(_) => {
+                unreachable!("no command of a client is answered by nothing or by a step")
+            }
         }
     }
 

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::command::{Answer, TopicAnswer};
+use super::scans::ScanId;
 use super::trace::Begun;
+use crate::connections::{Detail, Found};
 use crate::message::{Position, Topic};
 use crate::shard::mailbox::{Inquiry, Presence, Reply};
 use crate::stats::ShardStats;
@@ -41,6 +43,8 @@ pub enum Waiter {
     Reload,
     /// Nobody: it is enough that it is done.
     Nobody,
+    /// A scan over the shards' connections.
+    Scan(ScanId),
 }
 
 /// Names one running batch.
@@ -70,6 +74,10 @@ pub enum Gathering {
     Traced(Begun),
     /// Nothing but that all have replied.
     Done,
+    /// What a step of a scan found.
+    Found(Option<Found>),
+    /// `Answer::Connection`, or nobody.
+    Detail(Option<Box<Detail>>),
 }
 
 /// One inquiry.
@@ -106,6 +114,8 @@ impl Pending {
             (Reply::Stats(here), Gathering::Stats(all)) => all.push(*here),
             (Reply::Traced(mut here), Gathering::Traced(begun)) => begun.connections.append(&mut here),
             (Reply::Done, _) => {}
+            (Reply::Found(here), Gathering::Found(found)) => *found = Some(here),
+            (Reply::Detail(here), Gathering::Detail(detail)) => *detail = here,
             (reply, gathering) => debug_assert!(false, "{reply:?} does not answer {gathering:?}"),
         }
     }

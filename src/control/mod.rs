@@ -22,8 +22,10 @@ mod output;
 mod peer;
 mod poller;
 pub mod push;
+mod queries;
 mod reload;
 mod routes;
+mod scans;
 pub mod sequencer;
 pub mod socket;
 mod supervision;
@@ -45,6 +47,7 @@ pub use poller::Channel;
 use poller::{EventFlags, LISTENER, Poller};
 pub use reload::{Reload, Reloads};
 pub use routes::stats_json;
+use scans::Told;
 pub use sequencer::Shards;
 use sequencer::{Outcome, Sequencer};
 pub use socket::{BoundSocket, SocketError, default_path};
@@ -183,7 +186,8 @@ impl Control {
             peer.work(&mut self.desk, now);
         }
         self.deliver(now);
-        let Desk { drain, sequencer, .. } = &mut self.desk;
+        let Desk { drain, sequencer, scans, .. } = &mut self.desk;
+        scans.ask(sequencer);
         drain.handle_tick(sequencer, now);
         if let Some(supervision) = &mut self.supervision {
             supervision.handle_tick(sequencer, drain, now);
@@ -241,7 +245,8 @@ impl Control {
         let waits = self.accept_at.is_some()
             || self.adopting.is_some()
             || self.traces_ending
-            || self.desk.drain.has_begun();
+            || self.desk.drain.has_begun()
+            || self.desk.scans.is_held();
         let ticks = waits || peers.any(Peer::wants_ticks);
         let now = Instant::now();
         let supervision = self.supervision.as_ref().map(|supervision| supervision.due_in(now));
@@ -355,14 +360,32 @@ impl Control {
                 (Waiter::Client { client, correlation }, Outcome::Traced(begun)) => {
                     self.begin_trace(client, correlation, &begun, now);
                 }
+                (Waiter::Scan(scan), Outcome::Found(found)) => {
+                    if let Some((waiter, told)) = self.desk.scans.take(scan, found) {
+                        self.tell_scanned(waiter, told, now);
+                    }
+                }
                 (Waiter::Client { client, correlation }, outcome) => {
                     let slot = &mut self.peers[client.index as usize];
                     if let Some(peer) = slot.peer.as_mut().filter(|peer| peer.id() == client) {
                         peer.answer(correlation, self.desk.complete(outcome, now), now);
                     }
                 }
-                (Waiter::Drain | Waiter::Supervision | Waiter::Batch(_) | Waiter::Nobody, _) => {}
+                (
+                    Waiter::Drain | Waiter::Supervision | Waiter::Batch(_) | Waiter::Nobody | Waiter::Scan(_),
+                    _,
+                ) => {}
             }
+        }
+    }
+
+    fn tell_scanned(&mut self, waiter: Waiter, told: Told, now: Instant) {
+        let Waiter::Client { client, correlation } = waiter else { return };
+        let peer = self.peers[client.index as usize].peer.as_mut().filter(|peer| peer.id() == client);
+        match (peer, told) {
+            (None, _) => {}
+            (Some(peer), Told::Answer(answer)) => peer.answer(correlation, Ok(answer), now),
+            (Some(peer), Told::Piece(sessions, end)) => peer.tell_sessions(correlation, sessions, end),
         }
     }
 
@@ -383,6 +406,7 @@ impl Control {
             let Some(peer) = &mut slot.peer else { continue };
             peer.flush(now);
             if !peer.handle_tick(now) {
+                self.desk.scans.forget(peer.id());
                 // Dropping the socket ends the watch, too.
                 *slot = Slot { generation: slot.generation.wrapping_add(1), ..Slot::default() };
                 continue;

@@ -2,8 +2,9 @@
 //!
 //! Speaks whichever protocol its first bytes choose. Requests of one client begin in order; over HTTP
 //! one at a time, over the binary protocol as many as its replies find room for. A client that does not
-//! take its replies is first not read from, then closed. Its streams are in `streams`.
+//! take its replies is first not read from, then closed. Its streams are in `streams`, its dumps in `dumps`.
 
+mod dumps;
 mod streams;
 
 use std::os::fd::OwnedFd;
@@ -49,6 +50,9 @@ struct Stream {
     subject: Subject,
     /// Events that were not written, and not told of yet.
     dropped: u64,
+    /// Of a dump: nothing is to be asked for now; its end is written.
+    asked: bool,
+    ended: bool,
 }
 
 /// The HTTP request that is being done.
@@ -145,7 +149,7 @@ impl Peer {
     pub fn events_wanted(&self) -> u64 {
         let masks = self.streams.iter().map(|stream| match &stream.subject {
             Subject::Events(filter) => filter.mask,
-            Subject::Drain | Subject::Trace(_) => 0,
+            Subject::Drain | Subject::Trace(_) | Subject::Sessions => 0,
         });
         masks.fold(0, |all, mask| all | mask)
     }
@@ -211,6 +215,7 @@ impl Peer {
     /// Does what its input asks, as far as it can be done now.
     pub fn work(&mut self, desk: &mut Desk, now: Instant) {
         self.step_job(desk, now);
+        self.step_dumps(desk);
         if let Protocol::Unknown = self.protocol {
             match codec::is_binary(&self.input) {
                 None => {
@@ -342,6 +347,10 @@ impl Peer {
     }
 
     fn begin_stream(&mut self, correlation: u64, subject: Subject, now: Instant) {
+        if self.hung_up {
+            // Its request was read after it had gone: nobody would ever end the stream.
+            return;
+        }
         if self.streams.len() >= STREAMS_MAX {
             let refused =
                 CommandError::new(ErrorCode::Busy, format!("a client may have {STREAMS_MAX} streams"));
@@ -354,13 +363,13 @@ impl Peer {
         if let Protocol::Http { .. } = self.protocol {
             http::stream_head(self.output.bytes());
         }
-        self.streams.push(Stream { correlation, subject, dropped: 0 });
+        self.streams.push(Stream { correlation, subject, dropped: 0, asked: false, ended: false });
     }
 
     /// The answer to a request that waited.
-    pub fn answer(&mut self, correlation: u64, answer: Answer, now: Instant) {
+    pub fn answer(&mut self, correlation: u64, result: Result<Answer, CommandError>, now: Instant) {
         self.in_flight -= 1;
-        self.tell(correlation, Ok(answer), now);
+        self.tell(correlation, result, now);
     }
 
     fn tell(&mut self, correlation: u64, result: Result<Answer, CommandError>, now: Instant) {
@@ -417,6 +426,7 @@ impl Peer {
             for at in 0..self.streams.len() {
                 self.tell_dropped(at);
             }
+            self.end_dumps(now);
             if self.closing.is_some() {
                 // It may still be sending: cutting it off now would cost it our answer.
                 let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
@@ -474,6 +484,7 @@ impl Peer {
     pub fn can_work(&self) -> bool {
         match &self.job {
             Some(job) => !job.is_held(),
+            None if self.wants_sessions() => true,
             None => (self.hung_up && self.wants_to_read()) || (!self.hungry && !self.is_blocked()),
         }
     }

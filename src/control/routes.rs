@@ -10,7 +10,8 @@ use super::command::{
     TopicAnswer,
 };
 use super::http::{self, Request};
-use super::{log_levels, metrics, push, tickets};
+use super::{chunked, log_levels, metrics, push, queries, tickets};
+use crate::connections::{Session, SessionsEnd};
 use crate::message::{ConnId, Kind, Target};
 use crate::shard::mailbox::{Traced, event_mask};
 use crate::wire::request::{self, percent_decode};
@@ -74,6 +75,13 @@ pub fn route(request: Request) -> Result<Route, Refused> {
         }
         ("POST", _) => drain(&request),
         (method, ["v1", "users", user, rest @ ..]) => of_user(method, user, rest, &request),
+        (_, ["v1", "connections"]) => {
+            Ok(Route::Command(Command::Connections(queries::connections(&request.query)?), Shape::Plain))
+        }
+        ("GET", ["v1", "connections", id]) => {
+            Ok(Route::Command(Command::Connection(connection(id)?), Shape::Plain))
+        }
+        (_, ["v1", "sessions"]) => Ok(Route::Command(Command::Sessions, Shape::Plain)),
         (_, ["v1", "connections", id]) => {
             let connection = connection(id)?;
             let (code, reason) = close_arguments(&request)?;
@@ -96,8 +104,9 @@ fn methods(segments: &[&str]) -> Option<&'static str> {
         ["v1", "push"] | ["v1", "push", "all"] | ["v1", "push", "user" | "topic", _] => Some("POST"),
         ["v1", "drain"] | ["v1", "tickets"] => Some("POST"),
         ["v1", "users", _] => Some("GET, DELETE"),
-        ["v1", "connections", _] => Some("DELETE"),
         ["v1", "log"] => Some("GET, POST, DELETE"),
+        ["v1", "connections", _] => Some("GET, DELETE"),
+        ["v1", "connections"] | ["v1", "sessions"] => Some("GET"),
         ["v1", "users", _, "topics", _] => Some("PUT, DELETE"),
         ["v1", "topics"] | ["v1", "topics", _] | ["v1", "stats"] | ["v1", "events"] | ["metrics"] => {
             Some("GET")
@@ -240,6 +249,7 @@ pub fn render(answer: &Answer, shape: &Shape) -> http::Answer {
             [topic] => http::Answer::json(topic),
             _ => unreachable!("control asked for one topic"),
         },
+        (Answer::Connections(listing), _) => http::Answer::json(listing),
         (answer, _) => http::Answer::json(&plain_json(answer)),
     }
 }
@@ -259,6 +269,24 @@ fn plain_json(answer: &Answer) -> serde_json::Value {
         Answer::Ticket(ticket) => json!(ticket),
         Answer::Log(log) => json!(log),
         Answer::Process { pid } => json!({ "pid": pid }),
+        Answer::Connections(listing) => json!(listing),
+        Answer::Connection(detail) => detail.to_json(),
+        Answer::Sessions(sessions) => json!(sessions),
+        Answer::SessionsEnd(end) => end.to_json(),
+    }
+}
+
+/// Appends a piece of a dump: its lines in one chunk, behind them the end, where it is there.
+pub fn session_lines(sessions: &[Session], end: Option<&SessionsEnd>, output: &mut Vec<u8>) {
+    let mut lines = Vec::new();
+    let mut line = |json: serde_json::Result<Vec<u8>>| {
+        lines.extend(json.expect("our own types have string keys and encode"));
+        lines.push(b'\n');
+    };
+    sessions.iter().for_each(|session| line(serde_json::to_vec(session)));
+    end.into_iter().for_each(|end| line(serde_json::to_vec(&end.to_json())));
+    if !lines.is_empty() {
+        chunked::encode(&lines, output);
     }
 }
 

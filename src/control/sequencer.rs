@@ -16,6 +16,7 @@ use super::inquiries::{BatchId, Gathering, Inquiries, Pending, Waiter, topics_an
 use super::keys::{Keys, Known};
 use super::push;
 use super::trace::Begun;
+use crate::connections::{Detail, Found};
 use crate::message::{Message, Position, Target};
 use crate::shard::mailbox::{Gate, Inquiry, Letter, Mailbox, Owner, Reply, Request};
 use crate::stats::ShardStats;
@@ -45,6 +46,10 @@ pub enum Outcome {
     Traced(Begun),
     /// All shards have done it.
     Done,
+    /// What a step of a scan found.
+    Found(Found),
+    /// One connection, unless nobody has that id.
+    Detail(Option<Box<Detail>>),
 }
 
 /// What the sequencer has counted.
@@ -310,6 +315,8 @@ impl Sequencer {
             Request::Drain { .. } | Request::Adopt(_) | Request::Stop | Request::EndTrace(_) => {
                 Gathering::Done
             }
+            Request::Look(_) => Gathering::Found(None),
+            Request::Detail(_) => Gathering::Detail(None),
         };
         self.stopped |= matches!(request, Request::Stop);
         self.post(&concerned, waiter, gathering, |inquiry| Letter::Ask { inquiry, request: request.clone() });
@@ -355,6 +362,8 @@ impl Sequencer {
             }
             Gathering::Traced(begun) => Outcome::Traced(begun),
             Gathering::Done => Outcome::Done,
+            Gathering::Found(found) => found.map_or(Outcome::Done, Outcome::Found),
+            Gathering::Detail(detail) => Outcome::Detail(detail),
         };
         self.outcomes.push_back((waiter, outcome));
     }

@@ -118,9 +118,10 @@ impl Clock {
         self.started_unix_ms + self.elapsed_ms()
     }
 
-    /// Unix time in milliseconds of a tick that has passed.
+    /// Unix time in milliseconds of a tick that has passed: the same whenever it is asked for.
     pub fn unix_ms_of(&self, tick: Tick) -> u64 {
-        self.unix_ms() - u64::from(self.tick().since(tick)) * TICK_MS
+        let into_tick_ms = self.elapsed_ms() % TICK_MS;
+        self.unix_ms() - into_tick_ms - u64::from(self.tick().since(tick)) * TICK_MS
     }
 }
 
@@ -208,6 +209,18 @@ mod tests {
         assert!(late.after(10).reached(late.after(10)));
         assert_eq!(late.after(10).since(late), 10);
         assert_eq!(late.since(late.after(10)), 0);
+    }
+
+    #[test]
+    fn issue_7_the_time_of_a_tick_is_the_same_whenever_it_is_asked_for() {
+        let begun = Instant::now();
+        let mut clock = Clock::start(begun);
+        clock.advance(begun + Duration::from_millis(1234));
+        let (tick, at) = (clock.tick(), clock.unix_ms_of(clock.tick()));
+        for later_ms in [1239, 1240, 1249, 5003] {
+            clock.advance(begun + Duration::from_millis(later_ms));
+            assert_eq!(clock.unix_ms_of(tick), at, "{later_ms}");
+        }
     }
 
     #[test]

@@ -199,6 +199,8 @@ impl Shard {
                 self.end_trace(trace);
                 Reply::Done
             }
+            Request::Look(step) => Reply::Found(self.look(&step)),
+            Request::Detail(connection) => Reply::Detail(self.detail(connection).map(Box::new)),
         }
     }
 

@@ -19,6 +19,7 @@ pub use super::happenings::{Event, Happening, Party, REFUSED_PER_SECOND, SLOW_PA
 pub use super::steps::{Act, Step, TraceId, Traced};
 
 use crate::auth::Tickets;
+use crate::connections::{Detail, Found, Step as ListingStep};
 use crate::message::{ConnId, Message, Topic, UserId, borrowed};
 use crate::ring::Socket;
 use crate::stats::ShardStats;
@@ -111,6 +112,10 @@ pub enum Request {
     },
     /// Tell no more of it: `Reply::Done`.
     EndTrace(TraceId),
+    /// Look at some connections, to list them: `Reply::Found`.
+    Look(ListingStep),
+    /// Everything about one connection: `Reply::Detail`.
+    Detail(ConnId),
 }
 
 /// A shard's answer to one letter.
@@ -132,6 +137,10 @@ pub enum Reply {
     Done,
     /// The connections here that are traced now.
     Traced(Vec<ConnId>),
+    /// Connections, and where the look goes on.
+    Found(Found),
+    /// One connection, unless nobody has that id.
+    Detail(Option<Box<Detail>>),
 }
 
 /// One live connection as `who` shows it.

@@ -6,8 +6,8 @@
 //! place, `refusing` turns the others away, `receiving` hears them, `polling` holds those that poll, `delivery`
 //! takes letters from control, `sending` writes what `outlook` gathers, `sweeping` keeps time, `shedding` cuts
 //! those furthest behind when memory is short, `ending` lets go, `conservation` counts what is never sent,
-//! `adopting` takes over other settings, `life` tells of it all at `debug`, `events` tells those who listen what
-//! happens, `trail` those who trace.
+//! `listing` tells control who is there, `adopting` takes over other settings, `life` tells of it all at `debug`,
+//! `events` tells those who listen what happens, `trail` those who trace.
 
 mod accepting;
 mod addresses;
@@ -26,6 +26,7 @@ mod happenings;
 mod identity;
 mod life;
 pub mod listener;
+mod listing;
 mod log_pace;
 pub mod mailbox;
 mod networks;

@@ -127,14 +127,17 @@ impl Shard {
 
     /// `ip:port` of the client; port 0 where a proxy did not tell it, empty when it has gone.
     pub(super) fn remote(&self, index: u32) -> String {
-        let kept = self.addresses.of(index);
-        let client = match kept {
+        self.client(index).map(|client| client.to_string()).unwrap_or_default()
+    }
+
+    /// The client's address and port; port 0 where a proxy did not tell it. `None` when it has gone.
+    pub(super) fn client(&self, index: u32) -> Option<SocketAddr> {
+        match self.addresses.of(index) {
             Some(kept) if kept.port() != 0 => Some(kept),
             // One that is kept because it is counted: its socket knows the port.
             Some(kept) => self.peer(index).filter(|peer| peer.ip() == kept.ip()).or(Some(kept)),
             None => self.peer(index),
-        };
-        client.map(|client| client.to_string()).unwrap_or_default()
+        }
     }
 
     /// Who is at the other end of the socket.

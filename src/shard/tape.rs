@@ -523,6 +523,20 @@ impl Tape {
         chains.iter().map(lag).sum()
     }
 
+    /// Messages and frame bytes in `chains` after seq `after` up to seq `until`, expired ones included: by their
+    /// places, so that many take no longer than few.
+    pub fn span(&self, chains: &[ChainId], after: u64, until: u64) -> (u64, u64) {
+        let mut span = (0, 0);
+        for &id in chains {
+            let (first, end) = (self.place(id, after), self.place(id, until));
+            let chain = &self.chains[id as usize];
+            let before = |place| chain.links.get(place).map_or(chain.bytes_total, |link| link.bytes_before);
+            span.0 += end.saturating_sub(first) as u64;
+            span.1 += u64::from(before(end.max(first)).wrapping_sub(before(first)));
+        }
+        span
+    }
+
     /// Messages in `chains` after seq `after` up to seq `until`.
     pub fn count(&self, chains: &[ChainId], after: u64, until: u64, now: Instant) -> Due {
         let mut due = Due::default();

@@ -375,6 +375,11 @@ pub fn percent_decode(text: &str) -> Option<String> {
     decode(text, false)
 }
 
+/// A name or a value of a query, where `+` is a space; `None` where its escapes are broken or it is not UTF-8.
+pub fn query_decode(text: &str) -> Option<String> {
+    decode(text, true)
+}
+
 fn decode(text: &str, plus_is_space: bool) -> Option<String> {
     let mut octets = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

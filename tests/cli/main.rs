@@ -56,6 +56,14 @@ fn contract_4_wrong_usage_is_status_2_on_stderr() {
     assert_usage(&["push", "--all", "--lines", "--id", "k"], "cannot be used with");
     assert_usage(&["push", "--all", "--ttl", "60", "hi"], "--ttl");
     assert_usage(&["push", "--connection", "7", "hi"], "three decimal numbers");
+    assert_usage(&["connections", "7"], "three decimal numbers");
+    assert_usage(&["connections", "0-5-1", "--all"], "cannot be used with");
+    assert_usage(&["connections", "--all", "--limit", "5"], "cannot be used with");
+    assert_usage(&["connections", "--lagging", "--lag-above", "1KiB"], "cannot be used with");
+    assert_usage(&["connections", "--limit", "0"], "--limit");
+    assert_usage(&["connections", "--transport", "udp"], "must be one of ws, sse, poll, echo");
+    assert_usage(&["connections", "--remote", "example.org"], "10.0.0.0/8");
+    assert_usage(&["slow", "--limit", "x"], "--limit");
     assert_usage(&["who"], "<USER>");
     assert_usage(&["who", "a b"], "without control characters, spaces or commas");
     assert_usage(&["kick"], "--user");
@@ -104,6 +112,10 @@ fn contract_4_without_a_gateway_each_command_that_asks_one_is_status_3() {
         &["push", "--user", "a", "hi"][..],
         &["push", "--all", "--lines"],
         &["who", "a"],
+        &["connections"],
+        &["connections", "0-5-1"],
+        &["slow"],
+        &["sessions"],
         &["topics"],
         &["topics", "t"],
         &["kick", "--user", "a"],

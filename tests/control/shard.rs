@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use corecast::client::Client;
 use corecast::config::{Config, LogFilter};
+use corecast::connections::{Found, Key, Place, Row, Sort, Step, Transport};
 use corecast::control::{self, Parts, Shards, Signal};
 use corecast::message::{ConnId, Name, Target};
 use corecast::shard::mailbox::{
@@ -17,6 +18,9 @@ use corecast::shard::mailbox::{
 use corecast::stats::{CloseReason, ShardStats};
 use glommio::{LocalExecutorBuilder, Placement};
 
+/// Connections of each shard, anonymous, for lists and dumps.
+pub const CONNECTIONS: u32 = 3_000;
+
 /// Two shards; on one of them lives the user `a` with the connection `0-1-2`.
 pub const SHARDS: u16 = 2;
 
@@ -24,6 +28,8 @@ pub const SHARDS: u16 = 2;
 pub struct Gateway {
     dir: tempfile::TempDir,
     pub gate: Arc<Gate>,
+    /// Steps of lists and dumps that the shards took.
+    pub looks: Arc<AtomicUsize>,
     pub signals: flume::Sender<Signal>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -33,6 +39,7 @@ impl Gateway {
     pub fn start(config: Config) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let gate = Arc::new(Gate::default());
+        let looks = Arc::new(AtomicUsize::new(0));
         let (report, reports) = flume::unbounded();
         let (signals, signals_in) = flume::unbounded();
         let letters_max = config.control.mailbox_messages as usize;
@@ -42,8 +49,8 @@ impl Gateway {
             let (mailbox, inbox) =
                 mailbox(letters_max, config.control.mailbox_bytes.bytes()).expect("an eventfd");
             mailboxes.push(mailbox);
-            let shard =
-                Shard { number, inbox, report: report.clone(), gate: gate.clone(), clients: 0, pushes: 0 };
+            let (report, gate, looks) = (report.clone(), gate.clone(), looks.clone());
+            let shard = Shard { number, inbox, report, gate, looks, clients: 0, pushes: 0 };
             threads.push(std::thread::spawn(move || shard.run()));
         }
         let shards = Shards { mailboxes, owner: Owner::new(SHARDS) };
@@ -64,7 +71,7 @@ impl Gateway {
             let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).ring_depth(64);
             executor.make().expect("an executor").run(control::run(parts));
         }));
-        Self { dir, gate, signals, threads }
+        Self { dir, gate, looks, signals, threads }
     }
 
     /// With the defaults.
@@ -129,6 +136,7 @@ struct Shard {
     inbox: Inbox,
     report: flume::Sender<Report>,
     gate: Arc<Gate>,
+    looks: Arc<AtomicUsize>,
     clients: u64,
     pushes: u64,
 }
@@ -197,12 +205,30 @@ impl Shard {
             })),
             Request::Trace { .. } => Reply::Traced(Vec::new()),
             Request::Drain { .. } | Request::Adopt(_) | Request::Stop | Request::EndTrace(_) => Reply::Done,
+            Request::Look(step) => self.look(&step),
+            Request::Detail(_) => Reply::Detail(None),
         }
     }
 
     fn topic(&self, name: &str) -> TopicCount {
         let topic = Name::new(name).expect("valid");
         TopicCount { topic, connections: 3, seq: u64::from(self.number) + 4 }
+    }
+
+    /// `CONNECTIONS` of them, one by one where it may find as few.
+    fn look(&self, step: &Step) -> Reply {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        let end = step.place.map_or(CONNECTIONS, |place| place.end);
+        let after =
+            step.query.after.filter(|after| after.sort == Sort::Id && after.key.id.shard == self.number);
+        let begin = step.place.map_or(after.map_or(0, |after| after.key.id.index), |place| place.next);
+        let until = end.min(begin.saturating_add(step.budget.rows as u32));
+        let id = |index| ConnId { shard: self.number, index, generation: 0 };
+        let keys = (begin..until).map(|index| Key::new(step.query.sort, 0, id(index)));
+        let rows = keys.filter(|key| step.wants(*key)).map(|key| (key, row(key.id))).collect();
+        let next = (until < end).then_some(Place { next: until, end });
+        let in_id_order = step.query.filter.topic.is_none();
+        Reply::Found(Found { shard: self.number, rows, next, in_id_order })
     }
 
     fn uplink(&self, payload: &[u8]) {
@@ -216,6 +242,22 @@ impl Shard {
             let event = Event { connection: Some(presence().id), user, at_ms: 1, what };
             let _ = self.report.send(Report::Event(event));
         }
+    }
+}
+
+fn row(id: ConnId) -> Row {
+    Row {
+        id,
+        user: None,
+        transport: Transport::WebSocket,
+        remote: "127.0.0.1:9".to_owned(),
+        connected_at: 5,
+        // Many bytes, so that few of them fill what a reader who stops leaves unread.
+        topics: vec![Name::new(&"t".repeat(128)).expect("valid"); 8],
+        lag_messages: 0,
+        lag_bytes: 0,
+        idle_ms: 0,
+        reason: None,
     }
 }
 

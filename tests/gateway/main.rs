@@ -5,6 +5,7 @@
 
 mod addresses;
 mod cli;
+mod connections;
 mod conservation;
 mod control;
 mod demo;

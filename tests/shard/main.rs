@@ -7,6 +7,7 @@ mod admission;
 mod by_hand;
 mod ends;
 mod fairness;
+mod listing;
 mod shedding;
 mod trail;
 

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use corecast::config::{ByteSize, Config};
+use corecast::connections::{Budget, Query, Step};
 use corecast::control::command::{Answer, Push};
 use corecast::control::inquiries::{ClientId, Waiter};
 use corecast::control::sequencer::{Outcome, Sequencer, Shards};
@@ -415,6 +416,7 @@ impl Run {
             let came = stats.accepted + stats.handed_in;
             assert_eq!(came, stats.open + stats.closed_total() + stats.handed_out, "Rule 5: {stats:?}");
             assert_eq!(stats.pending, owed.messages, "Rule 10: {stats:?}");
+            self.check_list(shard, &stats, owed.messages);
             // What a client may lag, in frames of its own, and again what was due when it was told to leave.
             assert!(owed.outbox_bytes_max <= (2 << 20) + (128 << 10), "Rule 3: {owed:?}");
             sum.open += stats.open;
@@ -431,6 +433,23 @@ impl Run {
         assert_eq!(self.gate.sockets.load(Ordering::SeqCst), sum.open + moving);
         assert_eq!(self.gate.established.load(Ordering::SeqCst), sum.connections);
         assert!(simulated::held().0 as u64 == sum.open + moving, "a socket is kept, or lost");
+    }
+
+    /// A list has every established client, and no more waits for them than is owed.
+    fn check_list(&self, shard: &Shard, stats: &ShardStats, owed_messages: u64) {
+        let budget = Budget { looks: u32::MAX, rows: usize::MAX, time: Duration::MAX };
+        let query = Arc::new(Query::default());
+        let found = shard.look(&Step { query, place: None, bound: None, ask_sockets: true, budget });
+        assert_eq!((found.rows.len() as u64, found.next), (stats.connections, None));
+        let lag: u64 = found.rows.iter().map(|(_, row)| row.lag_messages).sum();
+        assert!(
+            lag <= owed_messages,
+            "{lag} messages listed as waiting of {owed_messages}: {:?}",
+            found.rows
+        );
+        for (_, row) in &found.rows {
+            assert!(row.reason.is_some() || row.lag_bytes == 0, "nobody is behind without a reason: {row:?}");
+        }
     }
 
     /// Turns until nothing more happens.
