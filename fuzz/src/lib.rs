@@ -10,6 +10,7 @@ pub mod control_http;
 mod draw;
 pub mod envelope;
 pub mod event_stream;
+pub mod forwarded;
 pub mod frame_decoder;
 pub mod frames_differential;
 pub mod heads_differential;
@@ -18,6 +19,7 @@ pub mod origins;
 pub mod proxy_header;
 pub mod request_head;
 pub mod session;
+pub mod token;
 pub mod utf8;
 pub mod websocket_session;
 #[path = "../../tests/spec/whatwg.rs"]
@@ -27,12 +29,13 @@ mod whatwg;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them, by name.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 17] = [
     ("configuration", configuration::check),
     ("control_binary", control_binary::check),
     ("control_http", control_http::check),
     ("envelope", envelope::check),
     ("event_stream", event_stream::check),
+    ("forwarded", forwarded::check),
     ("frame_decoder", frame_decoder::check),
     ("frames_differential", frames_differential::check),
     ("heads_differential", heads_differential::check),
@@ -41,6 +44,7 @@ pub const TARGETS: [Target; 15] = [
     ("proxy_header", proxy_header::check),
     ("request_head", request_head::check),
     ("session", session::check),
+    ("token", token::check),
     ("utf8", utf8::check),
     ("websocket_session", websocket_session::check),
 ];
