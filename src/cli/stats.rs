@@ -138,7 +138,6 @@ fn rows(stats: &Stats, columns: &[Column]) -> Vec<Vec<String>> {
 mod tests {
     use super::*;
     use crate::message::Position;
-    use crate::stats::CLOSE_REASONS;
 
     fn two_shards() -> Stats {
         let mut shard = ShardStats { connections: 7500, open: 7501, accepted: 9000, ..ShardStats::default() };
@@ -182,7 +181,7 @@ mod tests {
     fn stats_as_json_names_every_reason_and_keeps_every_counter() {
         let value = stats_json(&two_shards());
         let closed = value["shards"][0]["closed"].as_object().unwrap();
-        assert_eq!(closed.len(), CLOSE_REASONS);
+        assert_eq!(closed.len(), CloseReason::COUNT);
         assert_eq!(closed["kicked"], 1499);
         assert_eq!(value["shards"][0]["dropped"]["kicked"], 4000);
         assert_eq!(value["shards"][1]["sent_bytes"], 1u64 << 40);

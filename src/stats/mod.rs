@@ -18,73 +18,17 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Declares `CloseReason` with its name in metrics, events and logs.
-macro_rules! close_reasons {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// Why a connection ended: exactly one per connection (Rule 5).
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[repr(u8)]
-        pub enum CloseReason { $($(#[$doc])* $variant,)* }
+mod histogram;
+mod kinds;
 
-        impl CloseReason {
-            /// Every reason, in the order of its counters.
-            pub const ALL: &'static [CloseReason] = &[$(CloseReason::$variant,)*];
-
-            /// The name in metrics, events and logs.
-            pub fn name(self) -> &'static str {
-                match self { $(CloseReason::$variant => $name,)* }
-            }
-        }
-    };
-}
-
-close_reasons! {
-    /// The peer sent a WebSocket close frame.
-    PeerClosed = "peer_closed",
-    /// The peer closed or reset TCP without a close frame.
-    PeerGone = "peer_gone",
-    /// The peer broke RFC 6455 (1002).
-    ProtocolError = "protocol_error",
-    /// A text message was not UTF-8 (1007).
-    BadUtf8 = "bad_utf8",
-    /// A message or frame over the limit (1009).
-    TooBig = "too_big",
-    /// Too many fragments, uplinks, or an unfinished message (1008).
-    Policy = "policy",
-    /// The HTTP request was refused (4xx or 503); `refused` counts which.
-    Refused = "refused",
-    /// No complete request within `timeouts.handshake` (408).
-    HandshakeTimeout = "handshake_timeout",
-    /// Too far behind, or no progress within `timeouts.send` (4000).
-    SlowConsumer = "slow_consumer",
-    /// Memory was short, and it was among those furthest behind (4000).
-    Memory = "memory",
-    /// No answer to a ping (4001).
-    HeartbeatMissed = "heartbeat_missed",
-    /// Closed by a command (4500 or the code given).
-    Kicked = "kicked",
-    /// Its token ended (4002).
-    TokenExpired = "token_expired",
-    /// A newer connection of its user took its place (4501).
-    Replaced = "replaced",
-    /// The gateway drained (1012).
-    Drained = "drained",
-    /// An HTTP answer was given, and the connection was closed after it or not used again.
-    Answered = "answered",
-    /// Its address may not connect (`network.allow`, `network.deny`).
-    ForbiddenAddress = "forbidden_address",
-    /// On a listener of `network.proxy_protocol`: no PROXY header, or not from a trusted proxy.
-    ProxyHeader = "proxy_header",
-}
-
-/// How many reasons there are.
-pub const CLOSE_REASONS: usize = CloseReason::ALL.len();
+pub use histogram::{Histogram, Percentiles};
+pub use kinds::CloseReason;
 
 /// Messages that were due to a connection and never sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
     /// The connection ended first, in the order of `CloseReason::ALL`.
-    pub ended: [u64; CLOSE_REASONS],
+    pub ended: [u64; CloseReason::COUNT],
     /// It left the topic first.
     pub unsubscribed: u64,
 }
@@ -97,8 +41,7 @@ impl Dropped {
 
     /// Each reason's name in metrics, and how many.
     pub fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let ended = CloseReason::ALL.iter().map(|reason| reason.name()).zip(self.ended);
-        ended.chain([("unsubscribed", self.unsubscribed)])
+        CloseReason::named(&self.ended).chain([("unsubscribed", self.unsubscribed)])
     }
 }
 
@@ -133,7 +76,7 @@ pub struct ShardStats {
     /// See `handed_out`.
     pub handed_in: u64,
     /// Closed, by reason, in the order of `CloseReason::ALL`.
-    pub closed: [u64; CLOSE_REASONS],
+    pub closed: [u64; CloseReason::COUNT],
     /// Requests and refreshes without a credential that holds (401).
     pub unauthorized: u64,
     /// Pushes that this shard took from its mailbox.
