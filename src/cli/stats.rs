@@ -158,6 +158,9 @@ mod tests {
             memory_limit_bytes: 0,
             tickets: 0,
             control_clients: 1,
+            requests: Default::default(),
+            descriptors: 15_040,
+            descriptors_max: 1_048_576,
             counted_addresses: 0,
             shards: vec![shard, second],
         }
