@@ -314,6 +314,8 @@ pub struct Message {
     pub kind: Kind,
     /// The event name, for event streams.
     pub event: Option<Box<str>>,
+    /// When control accepted the push, where somebody wants to know how long it takes from there.
+    pub accepted: Option<Instant>,
     /// After this moment it is no longer delivered to anybody.
     pub expires: Option<Instant>,
     /// The raw WebSocket frame, server to client (unmasked, FIN): header, then payload. Built once
@@ -327,7 +329,7 @@ impl Message {
     /// (`wire::websocket::encode_message` makes it).
     pub fn new(seq: u64, target: Target, kind: Kind, frame: Bytes, header_bytes: u8) -> Self {
         debug_assert!(usize::from(header_bytes) <= frame.len());
-        Self { seq, target, kind, event: None, expires: None, frame, header_bytes }
+        Self { seq, target, kind, event: None, accepted: None, expires: None, frame, header_bytes }
     }
 
     /// The raw WebSocket frame: header and payload.

@@ -34,7 +34,9 @@ if [ "${1:-}" = --uninstall ]; then
         "$root$share/bash-completion/completions/corecast" "$root$share/bash-completion/completions/corecast-bench" \
         "$root$share/zsh/site-functions/_corecast" "$root$share/zsh/site-functions/_corecast-bench" \
         "$root$share/fish/vendor_completions.d/corecast.fish" \
-        "$root$share/fish/vendor_completions.d/corecast-bench.fish"
+        "$root$share/fish/vendor_completions.d/corecast-bench.fish" \
+        "$root$share/corecast/grafana.json" "$root$share/corecast/alerts.yml"
+    if [ -d "$root$share/corecast" ]; then rmdir --ignore-fail-on-non-empty "$root$share/corecast"; fi
     if [ -f "$root$config" ] && cmp -s systemd/corecast.toml "$root$config"; then
         rm "$root$config"
         rmdir "$root/etc/corecast"
@@ -68,6 +70,7 @@ each target/package/man5 "$share/man/man5"
 each target/package/bash "$share/bash-completion/completions"
 each target/package/zsh "$share/zsh/site-functions"
 each target/package/fish "$share/fish/vendor_completions.d"
+install -D -m 0644 -t "$root$share/corecast" tuning/grafana.json tuning/alerts.yml
 install -D -m 0644 systemd/corecast.socket "$root$units/corecast.socket"
 sed "s,/usr/bin/corecast,$programs/corecast," systemd/corecast.service >"$root$units/corecast.service"
 install -D -m 0644 systemd/corecast.sysusers "$root/etc/sysusers.d/corecast.conf"

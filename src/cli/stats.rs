@@ -10,7 +10,7 @@ use super::table::{age, aligned, counted, grouped};
 use super::{Gateway, print_json};
 use crate::control::command::{Answer, Command, Stats};
 use crate::control::stats_json;
-use crate::stats::{CloseReason, ShardStats};
+use crate::stats::{AcceptError, CloseReason, Histogram, RefusalReason, ShardStats};
 
 /// `corecast stats`
 #[derive(Debug, Args)]
@@ -37,11 +37,19 @@ type Column = (&'static str, fn(&ShardStats) -> u64);
 const NOW: [Column; 7] = [
     ("CLIENTS", |shard| shard.connections),
     ("SOCKETS", |shard| shard.open),
+    ("HANDSHAKES", |shard| shard.handshakes),
     ("USERS", |shard| shard.users),
     ("TOPICS", |shard| shard.topics),
-    ("BLOCKED", |shard| shard.blocked),
     ("HELD", |shard| shard.tape_messages),
     ("HELD BYTES", |shard| shard.tape_bytes),
+];
+
+/// What holds it up: clients that do not read, or a shard that does not keep up.
+const BEHIND: [Column; 4] = [
+    ("BLOCKED", |shard| shard.blocked),
+    ("LAGGING", |shard| shard.lagging),
+    ("WAITING", |shard| shard.mailbox_letters),
+    ("BUSY", |shard| shard.mailbox_refused),
 ];
 
 const BY_TRANSPORT: [Column; 3] = [
@@ -83,8 +91,13 @@ fn stats_text(stats: &Stats) -> String {
         let (used, limit) = (stats.memory_used_bytes, stats.memory_limit_bytes);
         text += &format!("memory {} of {} bytes\n", grouped(used), grouped(limit));
     }
+    let (open, most) = (stats.descriptors, stats.descriptors_max);
+    text += &format!("descriptors {} of {}", grouped(open), grouped(most));
+    let furthest = stats.shards.iter().map(|shard| shard.lag_bytes_max).max().unwrap_or(0);
+    text += &format!("; the furthest behind lags {} bytes\n", grouped(furthest));
     let tables = [
         ("now", &NOW[..]),
+        ("behind now; BUSY since start", &BEHIND),
         ("clients by transport", &BY_TRANSPORT[..]),
         ("since start", &SINCE_START[..]),
         ("messages, once for each connection: HANDED + REPLAYED = the others", &MESSAGES),
@@ -92,10 +105,11 @@ fn stats_text(stats: &Stats) -> String {
     for (title, columns) in tables {
         text += &format!("\n{title}\n{}", aligned(&rows(stats, columns)));
     }
-    let closed = |shard: &ShardStats| -> Vec<_> {
-        CloseReason::ALL.iter().map(|reason| reason.name()).zip(shard.closed).collect()
-    };
-    text += &by_reason(stats, ["CLOSED BECAUSE", "SOCKETS"], closed);
+    text += &format!("\nmicroseconds since start\n{}", aligned(&times(stats)));
+    text += &by_reason(stats, ["CLOSED BECAUSE", "SOCKETS"], |s| CloseReason::named(&s.closed).collect());
+    text += &by_reason(stats, ["REFUSED BECAUSE", "CLIENTS"], |s| RefusalReason::named(&s.refused).collect());
+    let errors = |shard: &ShardStats| AcceptError::named(&shard.accept_errors).collect();
+    text += &by_reason(stats, ["ACCEPT FAILED WITH", "TIMES"], errors);
     text += &by_reason(stats, ["DROPPED BECAUSE", "MESSAGES"], |shard| shard.dropped.by_reason().collect());
     text + "\n"
 }
@@ -114,6 +128,25 @@ fn by_reason(
     let counted = sums.into_iter().filter(|(_, count)| *count > 0);
     rows.extend(counted.map(|(reason, count)| vec![reason.to_owned(), grouped(count)]));
     if rows.len() > 1 { format!("\n{}", aligned(&rows)) } else { String::new() }
+}
+
+/// From a push to the socket, and turns of the loop: a row per shard, and one of all together.
+fn times(stats: &Stats) -> Vec<Vec<String>> {
+    let head = ["SHARD", "PUSH P50", "P90", "P99", "LONGEST", "TURN P50", "P99", "LONGEST"];
+    let row = |name: String, latency: &Histogram, turn: &Histogram| {
+        let (push, turn) = (latency.percentiles(), turn.percentiles());
+        let times = [push.p50, push.p90, push.p99, push.max, turn.p50, turn.p99, turn.max];
+        std::iter::once(name).chain(times.map(grouped)).collect::<Vec<String>>()
+    };
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let mut all = ShardStats::default();
+    for shard in &stats.shards {
+        rows.push(row(shard.shard.to_string(), &shard.latency, &shard.turn_time));
+        all.latency.merge(&shard.latency);
+        all.turn_time.merge(&shard.turn_time);
+    }
+    rows.push(row("all".to_owned(), &all.latency, &all.turn_time));
+    rows
 }
 
 fn counted_push(pushes: u64) -> String {
@@ -138,12 +171,16 @@ fn rows(stats: &Stats, columns: &[Column]) -> Vec<Vec<String>> {
 mod tests {
     use super::*;
     use crate::message::Position;
-    use crate::stats::CLOSE_REASONS;
 
     fn two_shards() -> Stats {
         let mut shard = ShardStats { connections: 7500, open: 7501, accepted: 9000, ..ShardStats::default() };
         shard.closed[CloseReason::Kicked as usize] = 1499;
         shard.dropped.ended[CloseReason::Kicked as usize] = 4000;
+        shard.count_refusal(RefusalReason::Connections);
+        shard.accept_errors[AcceptError::Emfile as usize] = 3;
+        shard.lag_bytes_max = 90_000;
+        shard.latency.observe(Duration::from_micros(150));
+        shard.turn_time.observe(Duration::from_micros(2));
         let second = ShardStats { shard: 1, sent_bytes: 1 << 40, tape_bytes: 64 << 20, ..shard.clone() };
         Stats {
             version: "0.1.0".to_owned(),
@@ -159,6 +196,9 @@ mod tests {
             memory_limit_bytes: 0,
             tickets: 0,
             control_clients: 1,
+            requests: Default::default(),
+            descriptors: 15_040,
+            descriptors_max: 1_048_576,
             counted_addresses: 0,
             shards: vec![shard, second],
         }
@@ -173,7 +213,13 @@ mod tests {
         let all: Vec<&str> =
             text.lines().find(|line| line.starts_with("all")).unwrap().split_whitespace().collect();
         assert_eq!(all[..3], ["all", "15,000", "15,002"]);
+        assert!(text.contains("\ndescriptors 15,040 of 1,048,576; the furthest behind lags 90,000 bytes\n"));
         assert!(text.contains("\nkicked            2,998\n"), "{text}");
+        assert!(text.contains("\nconnections            2\n"), "{text}");
+        assert!(text.contains("\nEMFILE                  6\n"), "{text}");
+        let last = text.lines().rfind(|line| line.starts_with("all")).unwrap();
+        let times: Vec<&str> = last.split_whitespace().collect();
+        assert_eq!(times, ["all", "150", "150", "150", "150", "2", "2", "2"]);
         assert!(text.contains("\nkicked              8,000\n"), "{text}");
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
     }
@@ -182,7 +228,7 @@ mod tests {
     fn stats_as_json_names_every_reason_and_keeps_every_counter() {
         let value = stats_json(&two_shards());
         let closed = value["shards"][0]["closed"].as_object().unwrap();
-        assert_eq!(closed.len(), CLOSE_REASONS);
+        assert_eq!(closed.len(), CloseReason::COUNT);
         assert_eq!(closed["kicked"], 1499);
         assert_eq!(value["shards"][0]["dropped"]["kicked"], 4000);
         assert_eq!(value["shards"][1]["sent_bytes"], 1u64 << 40);

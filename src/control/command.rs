@@ -6,6 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::tally::Tally;
 use crate::auth::Secret;
 use crate::connections::{Detail, Listing, Query, Session, SessionsEnd};
 use crate::message::{ConnId, Kind, Position, Target, Topic, UserId, borrowed};
@@ -321,6 +322,12 @@ pub struct Stats {
     pub tickets: u64,
     /// Control clients connected now.
     pub control_clients: u64,
+    /// What they have asked so far, and what became of it.
+    pub requests: Tally,
+    /// File descriptors open now; before Linux 6.2 only those of clients are counted.
+    pub descriptors: u64,
+    /// Most that there may be (RLIMIT_NOFILE).
+    pub descriptors_max: u64,
     /// Addresses with a connection that counts against `limits.connections_per_address`.
     pub counted_addresses: u64,
     /// Each shard's.

@@ -15,6 +15,7 @@ use super::log_levels::LogLevels;
 use super::reload::Reloads;
 use super::scans::Scans;
 use super::sequencer::{Outcome, Sequencer};
+use super::tally::{RequestKind, RequestResult, Tally};
 use super::tickets;
 use super::trace::Traces;
 use crate::config::{Config, LogFilter};
@@ -67,6 +68,8 @@ pub struct Desk {
     pub clients: u64,
     /// Other configurations so far.
     pub reloads: Reloads,
+    /// What was asked so far.
+    pub tally: Tally,
     /// The one in effect.
     pub config: Arc<Config>,
     /// What is logged.
@@ -86,12 +89,32 @@ impl Desk {
     ) -> Self {
         let (drain, reloads, traces) = (Drain::default(), Reloads::default(), Traces::default());
         let log_levels = LogLevels::new(log_filter, &config.log.level);
-        let scans = Scans::default();
-        Self { sequencer, drain, traces, scans, clients: 0, reloads, config, log_levels, gate, started: now }
+        let (scans, tally) = (Scans::default(), Tally::default());
+        Self {
+            sequencer,
+            drain,
+            traces,
+            scans,
+            clients: 0,
+            reloads,
+            tally,
+            config,
+            log_levels,
+            gate,
+            started: now,
+        }
     }
 
-    /// Does what `command` asks.
+    /// Does what `command` asks, and counts it.
     pub fn execute(&mut self, command: Command, waiter: Waiter, now: Instant) -> Verdict {
+        let kind = RequestKind::of(&command);
+        let verdict = self.perform(command, waiter, now);
+        let refused = if let Verdict::Now(Err(refused)) = &verdict { Some(refused) } else { None };
+        self.tally.count(kind, RequestResult::of(refused));
+        verdict
+    }
+
+    fn perform(&mut self, command: Command, waiter: Waiter, now: Instant) -> Verdict {
         let asked = match command {
             Command::Push(push) => self.sequencer.push(push, waiter, now),
             Command::PushBatch(pushes) => return Verdict::Batch(pushes),
@@ -193,8 +216,12 @@ impl Desk {
         }
     }
 
-    fn stats(&self, shards: Vec<ShardStats>, now: Instant) -> Stats {
+    fn stats(&self, mut shards: Vec<ShardStats>, now: Instant) -> Stats {
         let counts = self.sequencer.counts();
+        for (shard, &refused) in shards.iter_mut().zip(self.sequencer.refused_by_mailbox()) {
+            shard.mailbox_refused = refused;
+        }
+        let descriptors = Descriptors::look();
         Stats {
             version: version(),
             uptime_s: now.duration_since(self.started).as_secs(),
@@ -209,9 +236,30 @@ impl Desk {
             memory_limit_bytes: self.gate.memory_limit_bytes.load(Ordering::Relaxed),
             tickets: self.gate.tickets.lock().expect("no panic while tickets are counted").len() as u64,
             control_clients: self.clients,
+            requests: self.tally,
+            descriptors: descriptors.open.unwrap_or_else(|| self.gate.sockets.load(Ordering::Relaxed)),
+            descriptors_max: descriptors.max,
             counted_addresses: self.gate.counted_addresses() as u64,
             shards,
         }
+    }
+}
+
+/// File descriptors of this process.
+struct Descriptors {
+    /// Open now. `None` before Linux 6.2, where only opening a directory of all of them would tell.
+    open: Option<u64>,
+    /// RLIMIT_NOFILE; `u64::MAX` where there is none.
+    max: u64,
+}
+
+impl Descriptors {
+    fn look() -> Self {
+        // The size of the directory is how many there are (Linux 6.2, fs/proc/fd.c).
+        let directory = rustix::fs::stat("/proc/self/fd").ok();
+        let open = directory.and_then(|found| u64::try_from(found.st_size).ok()).filter(|&open| open > 0);
+        let max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        Self { open, max: max.unwrap_or(u64::MAX) }
     }
 }
 

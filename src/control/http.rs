@@ -5,6 +5,7 @@
 
 use super::chunked::{self, ChunkError};
 use super::command::{CommandError, ErrorCode};
+use crate::stats::RefusalReason;
 use crate::wire::close::Refusal;
 use crate::wire::request::{self, HeadLimits};
 
@@ -89,7 +90,7 @@ impl Reader {
                     .handle_bytes(input, &mut request.body, limits.body_bytes_max)
                     .map_err(|error| match error {
                         ChunkError::Malformed => {
-                            Refusal::new(400, "bad_request", "the body is not chunked coding")
+                            Refusal::new(RefusalReason::BadRequest, "the body is not chunked coding")
                         }
                         ChunkError::TooLong => too_large(limits),
                     })?;
@@ -134,7 +135,12 @@ impl Reader {
 
 fn too_large(limits: &Limits) -> Refusal {
     let message = format!("the body is over control.body_bytes, {}", limits.body_bytes_max);
-    Refusal::new(413, ErrorCode::TooLarge.name(), message)
+    // Clients send no bodies, so there is no reason for it among theirs.
+    Refusal {
+        status: 413,
+        code: ErrorCode::TooLarge.name(),
+        ..Refusal::new(RefusalReason::BadRequest, message)
+    }
 }
 
 /// What an answer is made of.

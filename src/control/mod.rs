@@ -29,6 +29,7 @@ mod scans;
 pub mod sequencer;
 pub mod socket;
 mod supervision;
+pub mod tally;
 mod tickets;
 mod trace;
 
@@ -42,6 +43,7 @@ use std::time::{Duration, Instant};
 use command::{CommandError, DrainProgress, ErrorCode};
 use desk::{Desk, Subject};
 use inquiries::{ClientId, Waiter};
+pub use metrics::reference as metrics_reference;
 use peer::{Peer, PeerLimits, READ_BYTES};
 pub use poller::Channel;
 use poller::{EventFlags, LISTENER, Poller};

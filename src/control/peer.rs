@@ -21,6 +21,7 @@ use super::inquiries::{ClientId, Waiter};
 use super::job::Job;
 use super::output::Output;
 use super::routes::{self, Route, Shape};
+use super::tally::{RequestKind, RequestResult};
 
 /// Bytes read at once, and the most that wait undone unless one request is longer.
 pub const READ_BYTES: usize = 256 * 1024;
@@ -273,6 +274,7 @@ impl Peer {
             let Protocol::Http { reader, .. } = &mut self.protocol else { return };
             match reader.handle_bytes(&self.input[self.taken..], &self.limits.http) {
                 Err(refusal) => {
+                    desk.tally.count(RequestKind::Unknown, RequestResult::Refused);
                     http::Answer::from(&refusal).encode(false, self.output.bytes());
                     return self.close(now);
                 }
@@ -311,9 +313,14 @@ impl Peer {
             *exchange = Some(Exchange { shape, keep_alive });
         }
         match route {
-            Err(answer) => self.answer_http(&answer, now),
+            Err(answer) => {
+                let turned_away = self.refusal.as_ref().map(|refused| RequestResult::of(Some(refused)));
+                desk.tally.count(RequestKind::Unknown, turned_away.unwrap_or(RequestResult::Refused));
+                self.answer_http(&answer, now);
+            }
             Ok(Route::Command(command, _)) => self.begin(0, command, desk, now),
             Ok(Route::Lines(body)) => {
+                desk.tally.count(RequestKind::PushBatch, RequestResult::Done);
                 let batch = desk.sequencer.open_batch(self.waiter(0));
                 self.begin_job(Job::lines(batch, body), desk, now);
             }
@@ -332,6 +339,7 @@ impl Peer {
 
     fn begin(&mut self, correlation: u64, command: Command, desk: &mut Desk, now: Instant) {
         if let Some(refused) = self.refusal.clone() {
+            desk.tally.count(RequestKind::of(&command), RequestResult::of(Some(&refused)));
             self.tell(correlation, Err(refused), now);
             return self.close(now);
         }

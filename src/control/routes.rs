@@ -309,5 +309,6 @@ pub fn stats_json(stats: &Stats) -> serde_json::Value {
     let shards: Vec<_> = stats.shards.iter().map(metrics::shard_json).collect();
     json["shards"] = shards.into();
     json["totals"] = metrics::totals_json(&stats.shards);
+    json["requests"] = metrics::requests_json(&stats.requests);
     json
 }

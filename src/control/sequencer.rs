@@ -76,6 +76,8 @@ pub struct Sequencer {
     batches: Batches,
     outcomes: VecDeque<(Waiter, Outcome)>,
     counts: Counts,
+    /// Refused for want of room, by the shard whose mailbox had none.
+    refused_by_mailbox: Vec<u64>,
     /// Shards that have a letter and were not woken, by number; and how many letters that are.
     unwoken: Vec<bool>,
     unwoken_letters: usize,
@@ -96,6 +98,7 @@ impl Sequencer {
     pub fn new(epoch: u32, message_bytes_max: usize, shards: Shards, gate: Arc<Gate>) -> Self {
         assert!(!shards.mailboxes.is_empty(), "a gateway has a shard");
         let unwoken = vec![false; shards.mailboxes.len()];
+        let refused_by_mailbox = vec![0; shards.mailboxes.len()];
         Self {
             epoch,
             seq: 0,
@@ -107,6 +110,7 @@ impl Sequencer {
             batches: Batches::default(),
             outcomes: VecDeque::new(),
             counts: Counts::default(),
+            refused_by_mailbox,
             unwoken,
             unwoken_letters: 0,
             stopped: false,
@@ -126,6 +130,11 @@ impl Sequencer {
     /// What was counted.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Pushes and commands that found no room, by the shard whose mailbox had none.
+    pub fn refused_by_mailbox(&self) -> &[u64] {
+        &self.refused_by_mailbox
     }
 
     /// How many shards there are.
@@ -164,7 +173,7 @@ impl Sequencer {
             return Ok(());
         }
         let concerned = self.concerned(&mut push.target);
-        if !self.has_room(&concerned, push.payload.len()) {
+        if !self.takes(&concerned, push.payload.len()) {
             return Err(CommandError::new(
                 ErrorCode::Busy,
                 "a shard's mailbox is full; nothing was pushed, try again",
@@ -205,6 +214,7 @@ impl Sequencer {
         let (frame, header_bytes) = websocket::encode_message(push.kind, &push.payload);
         let mut message = Message::new(self.seq, push.target, push.kind, frame, header_bytes);
         message.event = push.event.map(String::into_boxed_str);
+        message.accepted = Some(now);
         // A time so far off that the clock cannot hold it is never.
         message.expires = push.ttl_ms.and_then(|ttl| now.checked_add(Duration::from_millis(ttl)));
         message
@@ -228,18 +238,33 @@ impl Sequencer {
         }
     }
 
-    fn mailboxes<'a>(&'a self, concerned: &'a Concerned) -> impl Iterator<Item = &'a Mailbox> {
-        let (some, all): (&[u16], &[Mailbox]) = match concerned {
-            Concerned::Nobody => (&[], &[]),
-            Concerned::One(shard) => (std::slice::from_ref(shard), &[]),
-            Concerned::Some(shards) => (shards, &[]),
-            Concerned::All => (&[], &self.shards.mailboxes),
+    /// The numbers of the shards concerned.
+    fn numbers<'a>(&self, concerned: &'a Concerned) -> impl Iterator<Item = usize> + use<'a> {
+        let (some, all): (&[u16], usize) = match concerned {
+            Concerned::Nobody => (&[], 0),
+            Concerned::One(shard) => (std::slice::from_ref(shard), 0),
+            Concerned::Some(shards) => (shards, 0),
+            Concerned::All => (&[], self.shard_count()),
         };
-        some.iter().map(|&shard| &self.shards.mailboxes[usize::from(shard)]).chain(all)
+        some.iter().map(|&shard| usize::from(shard)).chain(0..all)
+    }
+
+    fn mailboxes<'a>(&'a self, concerned: &'a Concerned) -> impl Iterator<Item = &'a Mailbox> {
+        self.numbers(concerned).map(|shard| &self.shards.mailboxes[shard])
     }
 
     fn has_room(&self, concerned: &Concerned, payload_bytes: usize) -> bool {
         !self.stopped && self.mailboxes(concerned).all(|mailbox| mailbox.has_room(payload_bytes))
+    }
+
+    /// As `has_room`, for what is refused without it: counted at the first shard whose mailbox is full.
+    fn takes(&mut self, concerned: &Concerned, payload_bytes: usize) -> bool {
+        let is_full = |&shard: &usize| !self.shards.mailboxes[shard].has_room(payload_bytes);
+        let full = self.numbers(concerned).find(is_full);
+        if let Some(shard) = full {
+            self.refused_by_mailbox[shard] += 1;
+        }
+        full.is_none() && !self.stopped
     }
 
     /// Posts to all that are concerned; there must be room. `None` when nobody is: then it is finished.
@@ -299,7 +324,7 @@ impl Sequencer {
     }
 
     fn ask(&mut self, concerned: Concerned, request: Request, waiter: Waiter) -> Result<(), CommandError> {
-        if !self.has_room(&concerned, 0) {
+        if !self.takes(&concerned, 0) {
             return Err(CommandError::new(ErrorCode::Busy, "a shard's mailbox is full, try again"));
         }
         let gathering = match &request {

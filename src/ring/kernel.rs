@@ -17,7 +17,9 @@ use std::time::Duration;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::net::{Shutdown, getpeername, shutdown, sockopt};
 
-use super::{Arrival, BATCH_MAX, GENERATION_MASK, PIECES_MAX, PIECES_PER_SEND_MAX, TcpInfo, Token};
+use super::{
+    Arrival, BATCH_MAX, GENERATION_MASK, PIECES_MAX, PIECES_PER_SEND_MAX, RingCounts, TcpInfo, Token,
+};
 
 const QUEUE_ENTRIES: u32 = 512;
 const COMPLETION_ENTRIES: u32 = 8192;
@@ -123,6 +125,7 @@ pub struct Ring {
     finished: usize,
     arrivals: VecDeque<Arrival<Socket>>,
     timer: Box<types::Timespec>,
+    counts: RingCounts,
 }
 
 // A batch's iovecs and message headers hold raw pointers, dead outside the call that builds them.
@@ -157,6 +160,7 @@ impl Ring {
             finished: 0,
             arrivals: VecDeque::with_capacity(BATCH_MAX),
             timer: Box::new(types::Timespec::new()),
+            counts: RingCounts::default(),
         })
     }
 
@@ -231,6 +235,11 @@ impl Ring {
         let entry = opcode::Timeout::new(&*self.timer).build().user_data(TAG_TIMER << 56);
         self.queued.push_back(entry);
         self.submit_queued();
+    }
+
+    /// What it has done so far.
+    pub fn counts(&self) -> RingCounts {
+        self.counts
     }
 
     /// Submits what is queued and takes what has arrived.
@@ -405,7 +414,10 @@ impl Ring {
 
     fn submit_all(&mut self) {
         loop {
-            match self.ring.submit() {
+            let submitted = self.ring.submit();
+            self.counts.enters += 1;
+            self.counts.submissions += submitted.as_ref().map_or(0, |&taken| taken as u64);
+            match submitted {
                 Ok(_) if self.ring.submission().is_empty() => return,
                 // Fewer taken than offered: the kernel was short of memory for a moment.
                 Ok(_) => {}
@@ -423,6 +435,7 @@ impl Ring {
     /// Enters the kernel only to run deferred work and flush overflown completions.
     fn enter_for_events(&mut self) {
         const GETEVENTS: u32 = 1;
+        self.counts.enters += 1;
         // SAFETY: submits nothing; no argument is passed.
         match unsafe { self.ring.submitter().enter::<libc::sigset_t>(0, 0, GETEVENTS, None) } {
             Ok(_) => {}
@@ -432,8 +445,9 @@ impl Ring {
     }
 
     fn drain(&mut self) {
-        let Self { ring, results, finished, arrivals, .. } = self;
+        let Self { ring, results, finished, arrivals, counts, .. } = self;
         for completion in ring.completion() {
+            counts.completions += 1;
             let data = completion.user_data();
             if data >> 56 == TAG_BATCH {
                 results[data as u32 as usize] = completion.result();

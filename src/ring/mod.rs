@@ -23,6 +23,17 @@ pub const PIECES_MAX: usize = 16_384;
 /// Most pieces in one send (UIO_MAXIOV).
 pub const PIECES_PER_SEND_MAX: usize = 1024;
 
+/// What a ring has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingCounts {
+    /// Operations that the kernel has taken.
+    pub submissions: u64,
+    /// Completions taken from the kernel; a multishot operation has many.
+    pub completions: u64,
+    /// System calls (`io_uring_enter`).
+    pub enters: u64,
+}
+
 /// What the ring is told about a slot and says back: index and the low 24 bits of its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {

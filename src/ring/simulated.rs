@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::{Arrival, BATCH_MAX, PIECES_PER_SEND_MAX, TcpInfo, Token};
+use super::{Arrival, BATCH_MAX, PIECES_PER_SEND_MAX, RingCounts, TcpInfo, Token};
 
 /// Errors of sending that pass.
 const PASSING: [i32; 4] = [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM];
@@ -263,6 +263,7 @@ pub struct Ring {
     number: usize,
     arrivals: VecDeque<Arrival>,
     results: Vec<Result<usize, i32>>,
+    counts: RingCounts,
 }
 
 impl Ring {
@@ -272,7 +273,7 @@ impl Ring {
             world.rings.push(Accepting::default());
             world.rings.len() - 1
         });
-        Ok(Self { number, arrivals: VecDeque::new(), results: Vec::new() })
+        Ok(Self { number, arrivals: VecDeque::new(), results: Vec::new(), counts: RingCounts::default() })
     }
 
     /// Accepts until it ends.
@@ -366,6 +367,11 @@ impl Ring {
         });
     }
 
+    /// What it has done so far: of batches, what it was given, as all of it completes.
+    pub fn counts(&self) -> RingCounts {
+        self.counts
+    }
+
     /// The next thing that happened.
     pub fn arrival(&mut self) -> Option<Arrival> {
         self.arrivals.pop_front()
@@ -389,6 +395,7 @@ impl Ring {
             self.results.push(world(|world| world.receive(socket.id(), buffer)));
         }
         assert!(self.results.len() <= BATCH_MAX, "a batch holds at most {BATCH_MAX}");
+        self.count_batch();
         self.results()
     }
 
@@ -407,6 +414,7 @@ impl Ring {
             let Some(socket) = fill(&mut pieces) else { break };
             self.results.push(world(|world| world.send(socket.id(), &pieces.pieces)));
         }
+        self.count_batch();
         self.results()
     }
 
@@ -419,7 +427,15 @@ impl Ring {
         for (socket, words) in jobs {
             self.results.push(world(|world| world.send(socket.id(), &[words])));
         }
+        self.count_batch();
         self.results()
+    }
+
+    fn count_batch(&mut self) {
+        let operations = self.results.len() as u64;
+        self.counts.submissions += operations;
+        self.counts.completions += operations;
+        self.counts.enters += 1;
     }
 
     fn results(&self) -> impl ExactSizeIterator<Item = io::Result<usize>> + '_ {

@@ -10,7 +10,7 @@ use super::life::life;
 use super::listener::Retry;
 use super::remote::remote_of;
 use crate::ring::Socket;
-use crate::stats::CloseReason;
+use crate::stats::{AcceptError, CloseReason, RefusalReason};
 
 /// First wait after an accept error, and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(50);
@@ -40,6 +40,7 @@ impl Shard {
         if self.gate.sockets.fetch_add(1, Ordering::Relaxed) >= self.settings.sockets_max {
             self.gate.sockets.fetch_sub(1, Ordering::Relaxed);
             self.tell_refused(None, CloseReason::Refused.name(), None, |_| remote_of(&socket));
+            self.stats.count_refusal(RefusalReason::Descriptors);
             self.stats.count_close(CloseReason::Refused);
             life!(
                 DEBUG,
@@ -64,8 +65,8 @@ impl Shard {
 
     /// Backs off, so that a full descriptor table does not become a busy loop.
     pub(super) fn accept_failed(&mut self, listener: u16, error: &std::io::Error) {
-        let errors = self.stats.accept_errors;
-        self.stats.accept_errors += 1;
+        let errors: u64 = self.stats.accept_errors.iter().sum();
+        self.stats.accept_errors[kind_of(error) as usize] += 1;
         let number = usize::from(listener);
         if error.raw_os_error() == Some(libc::ECONNABORTED) {
             self.arm_listener(number);
@@ -102,5 +103,16 @@ impl Shard {
             }
         }
         next
+    }
+}
+
+fn kind_of(error: &std::io::Error) -> AcceptError {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => AcceptError::Emfile,
+        Some(libc::ENFILE) => AcceptError::Enfile,
+        Some(libc::ENOBUFS) => AcceptError::Enobufs,
+        Some(libc::ENOMEM) => AcceptError::Enomem,
+        Some(libc::ECONNABORTED) => AcceptError::Econnaborted,
+        _ => AcceptError::Other,
     }
 }

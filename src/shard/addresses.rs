@@ -44,6 +44,12 @@ impl Addresses {
         self.by_address.len()
     }
 
+    /// Bytes that it takes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let known = self.known.len() * CHUNK * size_of::<Known>() + self.free.capacity() * size_of::<u32>();
+        self.places.memory_bytes() + self.ports.memory_bytes() + known + self.by_address.allocation_size()
+    }
+
     /// What is kept for slot `index`; port 0 where none is known.
     pub(super) fn of(&self, index: u32) -> Option<SocketAddr> {
         let place = self.place(index)?;

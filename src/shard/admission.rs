@@ -7,6 +7,7 @@ use super::Shard;
 use super::addresses::counted_as;
 use super::clock::spread;
 use super::conn::flag;
+use crate::stats::RefusalReason;
 use crate::wire::close::Refusal;
 
 /// What a client takes of the bucket, in thousandths of a connect: one that comes back from a position of ours
@@ -67,7 +68,8 @@ impl Shard {
         let before = self.gate.established.fetch_add(1, Ordering::Relaxed);
         if before >= self.settings.connections_max {
             self.gate.established.fetch_sub(1, Ordering::Relaxed);
-            return Err(overloaded(self.delay_key(index), "too many connections (limits.connections)"));
+            let (key, why) = (self.delay_key(index), "too many connections (limits.connections)");
+            return Err(overloaded(key, RefusalReason::Connections, why));
         }
         if self.table[index].is(flag::COUNTED) {
             // Since an earlier poll on this connection.
@@ -77,9 +79,8 @@ impl Shard {
         let Some(address) = self.limited_address(index, max) else { return Ok(()) };
         if !self.gate.count_address(counted_as(address), max) {
             self.gate.established.fetch_sub(1, Ordering::Relaxed);
-            self.stats.over_connections_per_address += 1;
             let message = format!("{} has {max} connections already", named(address));
-            return Err(Refusal::new(429, "too_many_connections", message));
+            return Err(Refusal::new(RefusalReason::ConnectionsPerAddress, message));
         }
         self.table[index].set(flag::COUNTED);
         if self.addresses.of(index).is_none() {
@@ -112,10 +113,9 @@ impl Shard {
         if self.gate.take_connect(counted_as(address), per_second, self.clock.now()) {
             return Ok(());
         }
-        self.stats.over_connects_per_address += 1;
         let message = format!("more than {per_second} new connections a second from {}", named(address));
         let retry_after_s = Some(1 + spread(self.delay_key(index), RETRY_AFTER_S));
-        Err(Refusal { retry_after_s, ..Refusal::new(429, "too_many_connections", message) })
+        Err(Refusal { retry_after_s, ..Refusal::new(RefusalReason::ConnectsPerAddress, message) })
     }
 }
 
@@ -126,9 +126,6 @@ fn named(address: IpAddr) -> String {
 }
 
 /// Spread by `delay_key`, so that those refused together do not come back together.
-pub(super) fn overloaded(delay_key: u32, why: &'static str) -> Refusal {
-    Refusal {
-        retry_after_s: Some(1 + spread(delay_key, RETRY_AFTER_S)),
-        ..Refusal::new(503, "overloaded", why)
-    }
+pub(super) fn overloaded(delay_key: u32, reason: RefusalReason, why: &'static str) -> Refusal {
+    Refusal { retry_after_s: Some(1 + spread(delay_key, RETRY_AFTER_S)), ..Refusal::new(reason, why) }
 }

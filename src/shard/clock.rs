@@ -12,6 +12,8 @@ use crate::config::Timeouts;
 pub struct Tick(pub u32);
 
 const TICK_MS: u64 = 10;
+/// One tick.
+pub const TICK: Duration = Duration::from_millis(TICK_MS);
 const TENTH_MS: u64 = 100;
 /// Ticks in a second.
 pub const TICKS_PER_SECOND: u32 = 1000 / TICK_MS as u32;
@@ -53,12 +55,24 @@ pub struct Clock {
     started: Instant,
     started_unix_ms: u64,
     now: Instant,
+    runs: bool,
 }
 
 impl Clock {
-    /// Starts at tick 0, which is `now`.
+    /// Starts at tick 0, which is `now`, and stands still but for `advance`.
     pub fn start(now: Instant) -> Self {
-        Self { started: now, started_unix_ms: wall_ms(), now }
+        Self { started: now, started_unix_ms: wall_ms(), now, runs: false }
+    }
+
+    /// Runs by itself between turns, too, from now on: `reading`.
+    pub fn run(&mut self) {
+        self.runs = true;
+    }
+
+    /// The time now, within a turn: for what is measured. Where turns are taken by hand it is the turn's, so
+    /// that a run that is simulated measures the same each time.
+    pub fn reading(&self) -> Instant {
+        if self.runs { Instant::now().max(self.now) } else { self.now }
     }
 
     /// Takes the time of the turn that begins.

@@ -30,6 +30,12 @@ impl<T: Default + PartialEq> Column<T> {
         Some(&chunk.values[index as usize % CHUNK])
     }
 
+    /// Bytes that it takes, but for what the values own.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let present = self.chunks.iter().flatten().count();
+        present * size_of::<Chunk<T>>() + self.chunks.capacity() * size_of::<Option<Box<Chunk<T>>>>()
+    }
+
     /// Gives slot `index` another value; gives the one before.
     pub(super) fn put(&mut self, index: u32, value: T) -> T {
         let (number, default) = (index as usize / CHUNK, T::default());

@@ -208,6 +208,14 @@ impl Rare {
         self.outbox.iter().skip(first).map(|frame| u64::from(frame.messages)).sum()
     }
 
+    /// Bytes that it takes, with its buffers; those of unfinished messages are not among them.
+    pub fn memory_bytes(&self) -> usize {
+        let lists = self.outbox.capacity() * size_of::<Frame>()
+            + self.topics.capacity() * size_of::<(TopicId, u32)>()
+            + self.replays.capacity() * size_of::<Replay>();
+        size_of::<Self>() + self.head.capacity() + self.unheard.capacity() + self.outbox_bytes + lists
+    }
+
     /// Puts a frame behind the others.
     pub fn queue(&mut self, frame: Frame) {
         self.outbox_bytes += frame.bytes.len();
@@ -335,6 +343,11 @@ impl Table {
     /// Slots that exist, free ones included.
     pub fn slots(&self) -> u32 {
         self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len()) as u32
+    }
+
+    /// Bytes that it takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.chunks.len() * CHUNK * size_of::<Slot>() + self.chunks.capacity() * size_of::<Vec<Slot>>()
     }
 
     /// Takes a slot for `socket`; gives its index.

@@ -12,7 +12,7 @@ use super::tape::{ChainId, EVERYBODY};
 use super::topics::Topics;
 use crate::message::{ConnId, Message, Position, Target, Topic, UserId};
 use crate::ring::Token;
-use crate::stats::{CloseReason, ShardStats};
+use crate::stats::CloseReason;
 use crate::wire::session::Transport;
 
 /// Letters taken in one turn.
@@ -282,20 +282,6 @@ impl Shard {
         let id = self.topics.id(&topic)?;
         let seq = self.tape.newest_seq(self.topics.chain(id));
         Some(TopicCount { topic, connections: self.topics.members(id).len() as u64, seq })
-    }
-
-    /// What was counted so far, and what is held now.
-    pub fn snapshot(&self) -> ShardStats {
-        ShardStats {
-            pending: self.stats.unaccounted(),
-            open: u64::from(self.table.used()),
-            addresses: self.addresses.count() as u64,
-            topics: self.topics.subscribed() as u64,
-            users: self.users.count() as u64,
-            tape_messages: self.tape.len() as u64,
-            tape_bytes: self.tape.bytes() as u64,
-            ..self.stats.clone()
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::ending::Answer;
 use super::grants::Rights;
 use crate::auth::{Credential, Identity};
 use crate::message::Topic;
-use crate::stats::CloseReason;
+use crate::stats::{CloseReason, RefusalReason};
 use crate::wire::close::{Refusal, code};
 use crate::wire::envelope::{self, EchoId};
 use crate::wire::session::{Opening, Proof, Transport};
@@ -31,7 +31,8 @@ impl Shard {
             Credential::Token(token) => Arc::new(self.verify(token.reveal())?),
             Credential::Ticket(ticket) => Arc::new(self.burn(ticket.reveal())?),
             Credential::Kept => {
-                let ended = || Refusal::new(401, "unauthorized", "the time of this connection is over");
+                let ended =
+                    || Refusal::new(RefusalReason::Unauthorized, "the time of this connection is over");
                 self.grants.identity(index).cloned().ok_or_else(ended)?
             }
         };
@@ -39,7 +40,7 @@ impl Shard {
         opening.user.clone_from(&identity.user);
         let refused = identity.topics.as_ref().and_then(|patterns| patterns.first_refused(&opening.topics));
         if let Some(topic) = refused {
-            return Err(Refusal::new(403, "forbidden_topic", forbidden(topic)));
+            return Err(Refusal::new(RefusalReason::ForbiddenTopic, forbidden(topic)));
         }
         opening.identity = Some(identity);
         Ok(())
@@ -47,13 +48,13 @@ impl Shard {
 
     fn verify(&self, token: &str) -> Result<Identity, Refusal> {
         let verified = self.settings.verifier.verify(token, wall_ms());
-        verified.map_err(|bad| Refusal::new(401, "unauthorized", bad.to_string()))
+        verified.map_err(|bad| Refusal::new(RefusalReason::Unauthorized, bad.to_string()))
     }
 
     fn burn(&self, text: &str) -> Result<Identity, Refusal> {
         let mut tickets = self.gate.tickets.lock().expect("no panic while tickets are counted");
         let ticket = tickets.burn(text, Instant::now()).ok_or_else(|| {
-            Refusal::new(401, "unauthorized", "the ticket is unknown, used already, or too old")
+            Refusal::new(RefusalReason::Unauthorized, "the ticket is unknown, used already, or too old")
         })?;
         let ttl_ms = ticket.connection_ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         let expires_unix_ms = ttl_ms.map(|ttl_ms| wall_ms().saturating_add(ttl_ms));
@@ -68,7 +69,7 @@ impl Shard {
         let others = if identity.single { 0 } else { self.connections_of(user).len() };
         if others >= most as usize {
             let message = format!("the user has {others} connections, and {most} are allowed");
-            return Err(Refusal::new(429, "too_many_connections", message));
+            return Err(Refusal::new(RefusalReason::ConnectionsPerUser, message));
         }
         Ok(())
     }
@@ -85,7 +86,7 @@ impl Shard {
     fn replace(&mut self, index: u32) {
         let reason = "replaced by a newer connection";
         if self.table[index].transport == Transport::LongPoll {
-            return self.forbid_poll(index, CloseReason::Replaced, reason);
+            return self.forbid_poll(index, CloseReason::Replaced, RefusalReason::Replaced, reason);
         }
         let answer = Answer::Close { code: Some(code::REPLACED), reason: reason.into() };
         self.finish(index, CloseReason::Replaced, answer);
@@ -157,14 +158,13 @@ impl Shard {
     fn refreshed_identity(&mut self, index: u32, token: &str) -> Result<Identity, Refusal> {
         if self.proof() != Proof::Token {
             return Err(Refusal::new(
-                400,
-                "bad_request",
+                RefusalReason::BadRequest,
                 "auth.mode is not jwt: there is nothing to refresh",
             ));
         }
         let identity = self.verify(token).and_then(|identity| {
             let is_same = identity.user == self.user_of(index);
-            let other = || Refusal::new(401, "unauthorized", "the token is of another user");
+            let other = || Refusal::new(RefusalReason::Unauthorized, "the token is of another user");
             if is_same { Ok(identity) } else { Err(other()) }
         });
         self.stats.unauthorized += u64::from(identity.is_err());

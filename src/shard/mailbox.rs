@@ -405,6 +405,11 @@ impl Inbox {
         self.letters.is_empty() && self.handovers.is_empty() && !self.waker.sign_wanted.load(Ordering::SeqCst)
     }
 
+    /// Letters that wait, and the bytes of payload in them.
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.letters.len(), self.waker.payload_bytes.load(Ordering::Relaxed))
+    }
+
     /// Gives control the sign that it waits for, if it does: once a turn.
     pub fn give_sign_of_life(&self) {
         // Read first: to write would take the line from the other shards' caches every turn.

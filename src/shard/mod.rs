@@ -6,8 +6,8 @@
 //! place, `refusing` turns the others away, `receiving` hears them, `polling` holds those that poll, `delivery`
 //! takes letters from control, `sending` writes what `outlook` gathers, `sweeping` keeps time, `shedding` cuts
 //! those furthest behind when memory is short, `ending` lets go, `conservation` counts what is never sent,
-//! `listing` tells control who is there, `adopting` takes over other settings, `life` tells of it all at `debug`,
-//! `events` tells those who listen what happens, `trail` those who trace.
+//! `listing` tells control who is there, `adopting` takes over other settings, `measuring` tells what is counted and
+//! held, `life` tells of it all at `debug`, `events` tells those who listen what happens, `trail` those who trace.
 
 mod accepting;
 mod addresses;
@@ -29,6 +29,7 @@ pub mod listener;
 mod listing;
 mod log_pace;
 pub mod mailbox;
+mod measuring;
 mod networks;
 mod opening;
 mod outlook;
@@ -124,6 +125,8 @@ pub struct Shard {
     needed_after: u64,
     /// The same, being collected by the running pass of the sweep.
     needed_after_next: u64,
+    /// What the sweep has found by the way.
+    census: measuring::Census,
     /// Bytes appended since nobody was marked: letters wait while it is too much.
     unsent_bytes: usize,
     receiver: receiving::Receiver,
@@ -195,6 +198,7 @@ impl Shard {
             trails: trail::Trails::default(),
             refused: events::Refused::default(),
             events_lost: 0,
+            census: measuring::Census::default(),
             cuts_done: 0,
             draining: None,
             stopped: false,
@@ -206,6 +210,7 @@ impl Shard {
     /// Runs until told to stop, inside a glommio executor.
     pub async fn run(mut self) -> io::Result<()> {
         let alarm = self.alarm()?;
+        self.clock.run();
         while !self.stopped {
             self.turn(Instant::now());
             self.rest(&alarm).await;
@@ -225,6 +230,7 @@ impl Shard {
         self.take_letters();
         self.keep_time();
         self.send();
+        self.stats.turn_time.observe(self.clock.reading() - now);
     }
 
     /// Takes what the ring has to tell: new clients, sockets to read, sockets that take bytes again.

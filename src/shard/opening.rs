@@ -13,11 +13,10 @@ use super::conn::{NONE, State, flag};
 use super::ending::Answer;
 use super::life::life;
 use super::mailbox::{Act, Handover, Happening, event_mask};
-use super::remote::FORBIDDEN_ADDRESS;
 use super::settings::Settings;
 use crate::auth::Credential;
 use crate::message::{Position, UserId};
-use crate::stats::CloseReason;
+use crate::stats::{CloseReason, RefusalReason};
 use crate::wire::close::Refusal;
 use crate::wire::request::{Request, parse_head};
 use crate::wire::session::{self, Opening, Policy, Route, Transport};
@@ -121,7 +120,7 @@ impl Shard {
 
     /// Spread over the drain, as are the delays of those that are told to come back.
     fn draining(&self, index: u32) -> Refusal {
-        let refusal = Refusal::new(503, "draining", "the gateway is about to restart");
+        let refusal = Refusal::new(RefusalReason::Draining, "the gateway is about to restart");
         Refusal { retry_after_s: Some(1 + spread(self.delay_key(index), self.drain_within_s())), ..refusal }
     }
 
@@ -177,7 +176,8 @@ impl Shard {
             self.stats.handed_out -= 1;
             let index = self.table.insert(returned.socket, self.clock.tick());
             self.follow(index, returned.opening.user.as_ref());
-            let refusal = overloaded(self.delay_key(index), "the shard of this user is overloaded");
+            let (key, why) = (self.delay_key(index), "the shard of this user is overloaded");
+            let refusal = overloaded(key, RefusalReason::ShardBusy, why);
             self.refuse_opening(index, &returned.opening, refusal);
         }
         false
@@ -234,6 +234,7 @@ impl Shard {
         });
         let resume = asked.map(|since| self.resume(index, since));
         if let (Some(since), Some(resume)) = (asked, &resume) {
+            self.count_resume(resume);
             self.trace_resumed(index, since, resume);
         }
         let gap = resume.as_ref().is_some_and(|resume| resume.gap);
@@ -310,6 +311,11 @@ impl Shard {
         Position { epoch: self.epoch, seq }
     }
 
+    pub(super) fn count_resume(&mut self, resume: &Resume) {
+        self.stats.resumes += 1;
+        self.stats.gaps += u64::from(resume.gap);
+    }
+
     /// Sets the cursor for a client that was at `since`, or at what is no position.
     fn resume(&mut self, index: u32, since: Option<Position>) -> Resume {
         let head = self.tape.head();
@@ -372,9 +378,10 @@ impl Shard {
         life!(DEBUG, self, connection = %self.id(index), remote = self.remote(index), status, code, "refused");
         self.trace(index, |_| Act::Refused { status, code, message: refusal.message.to_string() });
         self.stats.unauthorized += u64::from(refusal.status == 401);
-        let reason = match (refusal.status, refusal.code) {
-            (408, _) => CloseReason::HandshakeTimeout,
-            (_, FORBIDDEN_ADDRESS) => CloseReason::ForbiddenAddress,
+        self.stats.count_refusal(refusal.reason);
+        let reason = match refusal.reason {
+            RefusalReason::HandshakeTimeout => CloseReason::HandshakeTimeout,
+            RefusalReason::ForbiddenAddress => CloseReason::ForbiddenAddress,
             _ => CloseReason::Refused,
         };
         self.finish(index, reason, Answer::Http(response));

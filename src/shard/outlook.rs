@@ -41,6 +41,26 @@ pub(super) struct Plan {
     pub(super) poll: Option<Poll>,
 }
 
+/// What of a batch of sends was just pushed, and goes to those who keep up: `ShardStats::latency`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fresh {
+    /// When the oldest of it was accepted.
+    pub(super) oldest: Option<Instant>,
+    /// Sends, without those that only repeat one.
+    pub(super) sends: u64,
+}
+
+impl Fresh {
+    fn note(&mut self, slot: &Slot, accepted: Option<Instant>) {
+        let keeps_up =
+            slot.rare.as_ref().is_none_or(|rare| rare.send_deadline.is_none() && rare.lag_exempt == 0);
+        if let (Some(accepted), true) = (accepted, keeps_up) {
+            self.oldest = Some(self.oldest.map_or(accepted, |oldest| oldest.min(accepted)));
+            self.sends += 1;
+        }
+    }
+}
+
 /// See `Plan::poll`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Poll {
@@ -225,7 +245,13 @@ impl<'s> Outlook<'s> {
     }
 
     /// Puts what slot `index` has to be sent into `pieces`, as much as one send should hold.
-    pub(super) fn gather(&self, index: u32, pieces: &mut Pieces<'_, 's>, chains: &mut Vec<ChainId>) -> Plan {
+    pub(super) fn gather(
+        &self,
+        index: u32,
+        pieces: &mut Pieces<'_, 's>,
+        chains: &mut Vec<ChainId>,
+        fresh: &mut Fresh,
+    ) -> Plan {
         let slot = &self.table[index];
         let mut plan = Plan {
             index,
@@ -255,10 +281,10 @@ impl<'s> Outlook<'s> {
         let Some((replay, after, until)) = self.stretch(slot) else { return plan };
         self.chains(index, replay, after, chains);
         if slot.transport == Transport::LongPoll {
-            self.gather_poll(slot, after, chains, pieces, &mut plan);
+            self.gather_poll(slot, after, chains, pieces, &mut plan, fresh);
             return plan;
         }
-        let mut through = after;
+        let (mut through, mut accepted) = (after, None);
         let form = form_of(slot.transport);
         self.tape.walk(chains, after, until, |entry| {
             if entry.is_expired(self.now) {
@@ -267,11 +293,13 @@ impl<'s> Outlook<'s> {
                 plan.more = true;
                 return false;
             } else {
+                accepted = accepted.or(entry.accepted());
                 plan.messages += 1;
             }
             through = entry.seq();
             true
         });
+        fresh.note(slot, accepted.filter(|_| replay.is_none()));
         plan.bytes = pieces.bytes();
         plan.through = Some(through);
         plan.plain = plan.messages == 1 && !plan.more && self.is_plain(slot);
@@ -286,6 +314,7 @@ impl<'s> Outlook<'s> {
         chains: &[ChainId],
         pieces: &mut Pieces<'_, 's>,
         plan: &mut Plan,
+        fresh: &mut Fresh,
     ) {
         let (mut message, mut alone, mut through, mut expired) = (None, self.is_plain(slot), after, 0);
         self.tape.walk(chains, after, u64::MAX, |entry| {
@@ -306,6 +335,7 @@ impl<'s> Outlook<'s> {
         let Some(message) = message else { return };
         let pushed = pieces.push(message.form(Form::Answer, &self.encoder));
         assert!(pushed, "a send holds one piece");
+        fresh.note(slot, message.accepted());
         (plan.bytes, plan.messages, plan.plain) = (pieces.bytes(), 1, true);
         plan.poll = Some(Poll::Answered);
     }

@@ -13,7 +13,7 @@ use super::conn::{State, flag};
 use super::ending::Answer;
 use super::tape::{Entry, Form};
 use crate::message::Position;
-use crate::stats::CloseReason;
+use crate::stats::{CloseReason, RefusalReason};
 use crate::wire::close::{Refusal, code};
 use crate::wire::session::{Opening, Proof};
 use crate::wire::{long_poll, session};
@@ -104,13 +104,20 @@ impl Shard {
         if code < code::KICKED {
             return self.end_poll(index, CloseReason::Kicked);
         }
-        self.forbid_poll(index, CloseReason::Kicked, reason);
+        self.forbid_poll(index, CloseReason::Kicked, RefusalReason::Kicked, reason);
     }
 
-    /// Ends a poll for `reason` with a 403 of that name, in a way that a page can read.
-    pub(super) fn forbid_poll(&mut self, index: u32, reason: CloseReason, message: &str) {
+    /// Ends a poll for `reason` with the 403 of `refusal`, in a way that a page can read.
+    pub(super) fn forbid_poll(
+        &mut self,
+        index: u32,
+        reason: CloseReason,
+        refusal: RefusalReason,
+        message: &str,
+    ) {
+        self.stats.count_refusal(refusal);
         let fields = self.settings.policy.origins.refusal_fields(self.table[index].origin);
-        let refusal = Refusal { fields, ..Refusal::new(403, reason.name(), message.to_owned()) };
+        let refusal = Refusal { fields, ..Refusal::new(refusal, message.to_owned()) };
         self.finish(index, reason, Answer::Http(session::refusal_response(&refusal)));
     }
 

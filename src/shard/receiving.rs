@@ -59,6 +59,10 @@ impl Receiver {
         let (batch, received) = (Vec::with_capacity(SLICES), Vec::with_capacity(SLICES));
         Self { area, batch, waiting: Vec::with_capacity(SLICES), received }
     }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.area.capacity()
+    }
 }
 
 impl Shard {
@@ -480,6 +484,7 @@ impl Shard {
         self.queue(index, envelope::subscribed(topics, self.position(), id));
         if let Some(since) = since {
             let resume = self.replay(index, ids, since);
+            self.count_resume(&resume);
             self.trace_resumed(index, Some(since), &resume);
             self.queue(index, envelope::resumed(resume.replayed, resume.gap));
         }

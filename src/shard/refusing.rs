@@ -15,7 +15,7 @@ use super::admission::{NEW, RETRY_AFTER_S, RETURNING};
 use super::conn::{State, flag};
 use super::life::life;
 use crate::message::Position;
-use crate::stats::CloseReason;
+use crate::stats::{CloseReason, RefusalReason};
 use crate::wire::close::Refusal;
 use crate::wire::origin::Origins;
 use crate::wire::session;
@@ -34,6 +34,13 @@ impl Shortage {
     /// In the answer, for both.
     const CODE: &'static str = "overloaded";
 
+    fn reason(self) -> RefusalReason {
+        match self {
+            Self::Rate => RefusalReason::ConnectsPerSecond,
+            Self::Memory => RefusalReason::Memory,
+        }
+    }
+
     fn message(self) -> &'static str {
         match self {
             Self::Rate => "too many new connections at once (limits.connects_per_second)",
@@ -43,7 +50,7 @@ impl Shortage {
 
     /// The refusal, with the `number`th of the delays.
     pub(super) fn refusal(self, number: u32) -> Refusal {
-        let refusal = Refusal::new(503, Self::CODE, self.message());
+        let refusal = Refusal::new(self.reason(), self.message());
         Refusal { retry_after_s: Some(1 + number % RETRY_AFTER_S), ..refusal }
     }
 }
@@ -86,20 +93,18 @@ impl Shard {
         let given_out = self.gate.last_seq.load(Ordering::Acquire);
         let returning = since.is_some_and(|since| since.epoch == self.epoch && since.seq <= given_out);
         if let Some(shortage) = self.is_short(|_| returning) {
-            return Err(shortage.refusal(self.count_shortage(shortage)));
+            return Err(shortage.refusal(self.tell_of_shortage(shortage)));
         }
         self.connects.take(if returning { RETURNING } else { NEW });
         Ok(())
     }
 
-    /// Gives how many there were before it: the number of its delay.
-    fn count_shortage(&mut self, shortage: Shortage) -> u32 {
-        let (count, lines) = match shortage {
-            Shortage::Rate => (&mut self.stats.refused_rate, &mut self.lines.refused_rate),
-            Shortage::Memory => (&mut self.stats.refused_memory, &mut self.lines.refused_memory),
+    /// Logs a client that is about to be refused. Gives how many were before it: the number of its delay.
+    fn tell_of_shortage(&mut self, shortage: Shortage) -> u32 {
+        let lines = match shortage {
+            Shortage::Rate => &mut self.lines.refused_rate,
+            Shortage::Memory => &mut self.lines.refused_memory,
         };
-        let before = *count;
-        *count += 1;
         if let Some(silent) = lines.count(self.clock.now()) {
             let (shard, limit) = (self.number, self.settings.connects_per_second);
             tracing::warn!(
@@ -108,7 +113,7 @@ impl Shard {
                 shortage.message()
             );
         }
-        before as u32
+        self.stats.refused_for(shortage.reason()) as u32
     }
 
     /// Puts the client of slot `index`, whose first octets these are, among those to be refused at the end of
@@ -125,7 +130,8 @@ impl Shard {
         if !session::is_whole_opening(input) || by_origin && session::names_origin(input) {
             return false;
         }
-        let number = self.count_shortage(shortage);
+        let number = self.tell_of_shortage(shortage);
+        self.stats.count_refusal(shortage.reason());
         self.refusals.push((index, shortage, number % RETRY_AFTER_S));
         true
     }

@@ -13,13 +13,10 @@ use super::conn::flag;
 use super::ending::Answer;
 use super::life::life;
 use crate::ring::Socket;
-use crate::stats::CloseReason;
+use crate::stats::{CloseReason, RefusalReason};
 use crate::wire::close::Refusal;
 use crate::wire::request::Request;
 use crate::wire::{forwarded, proxy};
-
-/// The code of a refusal by `network.allow` or `network.deny`.
-pub(super) const FORBIDDEN_ADDRESS: &str = "forbidden_address";
 
 impl Shard {
     /// Judges who connects before anything is heard of it. Errors: why it is closed, without a word.
@@ -114,7 +111,7 @@ impl Shard {
         }
         match self.client_address(index) {
             Some(address) if !self.settings.permits(address) => {
-                Err(Refusal::new(403, FORBIDDEN_ADDRESS, format!("{address} may not connect here")))
+                Err(Refusal::new(RefusalReason::ForbiddenAddress, format!("{address} may not connect here")))
             }
             _ => Ok(()),
         }

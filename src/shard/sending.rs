@@ -11,7 +11,7 @@ use super::conn::{Frame, State, flag};
 use super::ending::Answer;
 use super::life::life;
 use super::mailbox::{Act, SLOW_PART};
-use super::outlook::{BrokenOff, Outlook, Plan, Poll, Repeats, ping_of};
+use super::outlook::{BrokenOff, Fresh, Outlook, Plan, Poll, Repeats, ping_of};
 use super::tape::ChainId;
 use crate::ring::{BATCH_MAX, Token};
 use crate::stats::CloseReason;
@@ -29,6 +29,15 @@ pub(super) struct Sender {
     chains: Vec<ChainId>,
     /// Plans of those that needed nothing.
     empty: Vec<Plan>,
+    fresh: Fresh,
+}
+
+impl Sender {
+    pub(super) fn memory_bytes(&self) -> usize {
+        (self.plans.capacity() + self.empty.capacity()) * size_of::<Plan>()
+            + self.results.capacity() * size_of::<std::io::Result<usize>>()
+            + self.batch.capacity() * size_of::<u32>()
+    }
 }
 
 impl Shard {
@@ -95,11 +104,20 @@ impl Shard {
         }
         let gathered = self.submit(&mut sender);
         self.stats.send_batches += 1;
+        let (taken_at, blocked_before) =
+            (sender.fresh.oldest.map(|_| self.clock.reading()), self.stats.blocked);
         for at in 0..sender.plans.len() {
             self.sent(sender.plans[at], &sender.results[at], &mut sender.chains);
         }
         for at in 0..sender.empty.len() {
             self.sent(sender.empty[at], &Ok(0), &mut sender.chains);
+        }
+        if let (Some(oldest), Some(taken_at)) = (sender.fresh.oldest, taken_at) {
+            // By the oldest of the batch, so that no delivery is made shorter than it was; without those whose
+            // socket took nothing, or not all.
+            let refused = self.stats.blocked.saturating_sub(blocked_before);
+            let latency = taken_at.saturating_duration_since(oldest);
+            self.stats.latency.observe_times(latency, sender.fresh.sends.saturating_sub(refused));
         }
         // What did not fit into this batch goes into the next.
         for &index in &sender.batch[gathered..] {
@@ -113,20 +131,22 @@ impl Shard {
     /// Gathers and submits; gives how many of the batch were looked at. Leaves a plan and a result for
     /// each that was sent something, and a plan for each that needed nothing.
     fn submit(&mut self, sender: &mut Sender) -> usize {
-        let Sender { batch, plans, empty, results, chains } = sender;
+        let Sender { batch, plans, empty, results, chains, fresh } = sender;
         plans.clear();
         empty.clear();
         results.clear();
         let Self { ring, table, topics, tape, users, settings, epoch, clock, .. } = self;
         let outlook = Outlook::new(table, topics, tape, users, settings, *epoch, clock.now());
-        let (mut next, mut repeats) = (0, Repeats::default());
+        let (mut next, mut repeats, mut gathered) = (0, Repeats::default(), 0);
+        *fresh = Fresh::default();
         results.extend(ring.send_all(|pieces| {
             loop {
                 let &index = batch.get(next)?;
                 next += 1;
                 let again = outlook.gather_again(index, pieces, &repeats);
                 let plan = again.unwrap_or_else(|| {
-                    let plan = outlook.gather(index, pieces, chains);
+                    let plan = outlook.gather(index, pieces, chains, fresh);
+                    gathered += usize::from(plan.bytes > 0);
                     outlook.note(&plan, pieces.last(), &mut repeats);
                     plan
                 });
@@ -137,6 +157,7 @@ impl Shard {
                 empty.push(plan);
             }
         }));
+        fresh.sends += (plans.len() - gathered) as u64;
         next
     }
 

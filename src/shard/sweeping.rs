@@ -8,7 +8,7 @@ use super::conn::{State, flag};
 use super::ending::Answer;
 use super::life::life;
 use super::settings::ECHO_QUIET_S;
-use crate::stats::CloseReason;
+use crate::stats::{CloseReason, RefusalReason};
 use crate::wire::close::{Refusal, code};
 use crate::wire::session::Transport;
 
@@ -22,9 +22,11 @@ impl Shard {
         self.tell_what_waits();
         let Some((slice, last)) = self.sweep.slice(self.clock.now(), self.table.slots()) else { return };
         for index in slice {
+            self.census.count(&self.table[index]);
             self.look_at(index);
         }
         if last {
+            self.census.end_pass();
             self.needed_after = self.needed_after_next;
             // Whoever falls behind from here on needs nothing before this.
             self.needed_after_next = self.tape.head();
@@ -63,7 +65,7 @@ impl Shard {
         }
         // Half a PROXY header is no request, and a proxy that cannot finish it no reader of answers.
         if slot.has_head() && !slot.is(flag::PROXY_DUE) {
-            let refusal = Refusal::new(408, "handshake_timeout", "the request did not arrive in time");
+            let refusal = Refusal::new(RefusalReason::HandshakeTimeout, "the request did not arrive in time");
             return self.refuse(index, &refusal);
         }
         // Said nothing, is told nothing: health checks and preconnects.

@@ -8,11 +8,11 @@
 use std::cell::{Cell, OnceCell};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::clock::Tick;
+use super::clock::{TICK, Tick};
 use super::conn::NONE;
 use super::topics::TopicId;
 use crate::message::{Message, UserId};
@@ -137,6 +137,11 @@ impl Entry {
         self.encoded.take() as usize
     }
 
+    /// When its push was accepted, where that is known.
+    pub fn accepted(&self) -> Option<Instant> {
+        self.message.accepted
+    }
+
     /// Whether its time to live is over.
     pub fn is_expired(&self, now: Instant) -> bool {
         self.message.expires.is_some_and(|expires| expires <= now)
@@ -239,6 +244,12 @@ impl Tape {
     /// Bytes held, payload and bookkeeping.
     pub fn bytes(&self) -> usize {
         self.bytes + self.encoded.get()
+    }
+
+    /// How long ago the oldest message was appended; 0 where none is held.
+    pub fn age(&self, now: Tick) -> Duration {
+        let ticks = if self.is_empty() { 0 } else { now.since(self.entry(self.oldest).added) };
+        TICK * ticks
     }
 
     /// Makes a chain for `owner`, who has none.

@@ -19,6 +19,8 @@ pub struct Topics {
     records: Vec<Option<Record>>,
     free: Vec<TopicId>,
     subscribed: usize,
+    /// Bytes of all names and lists of members.
+    record_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -28,7 +30,18 @@ struct Record {
     chain: ChainId,
 }
 
+/// The counts before the text of a `Topic`: it is shared.
+const NAME_HEAD_BYTES: usize = 2 * size_of::<usize>();
+
 impl Topics {
+    /// Bytes that it takes.
+    pub fn memory_bytes(&self) -> usize {
+        // A control byte for each place of the index, and an eighth of the places stay free.
+        let indexed = (self.ids.capacity() * 8).div_ceil(7) * (size_of::<(Topic, TopicId)>() + 1);
+        let records = self.records.capacity() * size_of::<Option<Record>>();
+        indexed + records + self.free.capacity() * size_of::<TopicId>() + self.record_bytes
+    }
+
     /// Topics with at least one subscriber.
     pub fn subscribed(&self) -> usize {
         self.subscribed
@@ -51,6 +64,7 @@ impl Topics {
         let chain = tape.open_chain(Owner::Topic(id));
         self.records[id as usize] = Some(Record { topic: topic.clone(), members: Vec::new(), chain });
         self.ids.insert(topic.clone(), id);
+        self.record_bytes += topic.as_str().len() + NAME_HEAD_BYTES;
         id
     }
 
@@ -97,8 +111,10 @@ impl Topics {
             return false;
         }
         let members = &mut self.record_mut(id).members;
-        let place = members.len() as u32;
+        let (place, room) = (members.len() as u32, members.capacity());
         members.push(index);
+        let grown = members.capacity() - room;
+        self.record_bytes += grown * size_of::<u32>();
         self.subscribed += usize::from(place == 0);
         let slot = &mut table[index];
         if slot.topic == NONE {
@@ -160,6 +176,8 @@ impl Topics {
             return;
         }
         tape.close_chain(record.chain);
+        let members_bytes = record.members.capacity() * size_of::<u32>();
+        self.record_bytes -= record.topic.as_str().len() + NAME_HEAD_BYTES + members_bytes;
         self.ids.remove(&record.topic);
         self.records[id as usize] = None;
         self.free.push(id);

@@ -258,6 +258,7 @@ fn status_of(octets: &[u8]) -> Option<u16> {
 mod tests {
     use super::*;
     use crate::message::Kind;
+    use crate::stats::RefusalReason;
     use crate::wire::close::Refusal;
     use crate::wire::{event_stream, long_poll, session, websocket};
 
@@ -284,7 +285,7 @@ mod tests {
 
     #[test]
     fn issue_7_a_refusal_is_one_response_whatever_the_client_would_have_become() {
-        let octets = session::refusal_response(&Refusal::new(403, "forbidden_topic", "no"));
+        let octets = session::refusal_response(&Refusal::new(RefusalReason::ForbiddenTopic, "no"));
         let expected = [Act::Response { status: 403, bytes: octets.len() }];
         for transport in [Transport::WebSocketRaw, Transport::EventStream, Transport::LongPoll] {
             assert_eq!(acts(transport, &octets), expected, "{transport:?}");

@@ -25,6 +25,11 @@ impl Users {
         self.heads.len()
     }
 
+    /// Bytes that the index and the ids take.
+    pub fn memory_bytes(&self) -> usize {
+        self.heads.allocation_size() + self.names.memory_bytes()
+    }
+
     /// The id's text, by the name kept in a slot.
     pub fn text(&self, name: u32) -> &str {
         self.names.text(name)
@@ -106,6 +111,13 @@ struct Class {
 }
 
 impl Names {
+    fn memory_bytes(&self) -> usize {
+        let class = |(class, cell): (&Class, usize)| {
+            class.chunks.len() * cell * CHUNK_CELLS + class.free.capacity() * size_of::<u32>()
+        };
+        self.classes.iter().zip(CELLS).map(class).sum()
+    }
+
     fn insert(&mut self, text: &str) -> u32 {
         let number = CELLS.iter().position(|&cell| text.len() < cell).expect("a name has at most 128 bytes");
         let (cell, class) = (CELLS[number], &mut self.classes[number]);

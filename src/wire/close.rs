@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::stats::CloseReason;
+use crate::stats::{CloseReason, RefusalReason};
 
 /// WebSocket close codes that we send (RFC 6455 7.4.1; ours from 4000, contract section 2).
 pub mod code {
@@ -102,6 +102,8 @@ impl ProtocolError {
 /// An HTTP request that is refused: status, code and message of the error object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
+    /// What it is counted as.
+    pub reason: RefusalReason,
     /// HTTP status, 400 to 503.
     pub status: u16,
     /// Machine-readable, from the contract (`bad_request`, `overloaded`, ...).
@@ -118,8 +120,10 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal without `Retry-After` or more header lines, where only GET is allowed.
-    pub fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+    pub fn new(reason: RefusalReason, message: impl Into<Cow<'static, str>>) -> Self {
+        let (status, code) = status_and_code(reason);
         Self {
+            reason,
             status,
             code,
             message: message.into(),
@@ -128,4 +132,31 @@ impl Refusal {
             fields: String::new(),
         }
     }
+}
+
+/// How a client is answered (contract section 2). What several limits refuse alike has one code.
+fn status_and_code(reason: RefusalReason) -> (u16, &'static str) {
+    use RefusalReason as Reason;
+    let status = match reason {
+        Reason::BadRequest | Reason::BadUser | Reason::BadTopic => 400,
+        Reason::Unauthorized => 401,
+        Reason::ForbiddenOrigin | Reason::ForbiddenTopic | Reason::ForbiddenAddress => 403,
+        Reason::Kicked | Reason::Replaced => 403,
+        Reason::NotFound => 404,
+        Reason::MethodNotAllowed => 405,
+        Reason::HandshakeTimeout => 408,
+        Reason::TargetTooLong => 414,
+        Reason::UpgradeRequired => 426,
+        Reason::ConnectionsPerUser | Reason::ConnectionsPerAddress | Reason::ConnectsPerAddress => {
+            return (429, "too_many_connections");
+        }
+        Reason::HeadTooLarge => 431,
+        Reason::Draining => 503,
+        Reason::ConnectsPerSecond
+        | Reason::Connections
+        | Reason::Memory
+        | Reason::ShardBusy
+        | Reason::Descriptors => return (503, "overloaded"),
+    };
+    (status, reason.name())
 }

@@ -10,6 +10,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::close::Refusal;
 use super::request::{Request, is_token_octet, trim};
+use crate::stats::RefusalReason;
 
 /// One place in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +78,7 @@ fn walk(
 }
 
 fn malformed(message: &'static str) -> Refusal {
-    Refusal::new(400, "bad_request", message)
+    Refusal::new(RefusalReason::BadRequest, message)
 }
 
 /// `X-Forwarded-For`: addresses between commas, by custom also with a port, and IPv6 with or without brackets.

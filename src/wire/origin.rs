@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::close::Refusal;
 use super::request::Request;
+use crate::stats::RefusalReason;
 
 /// `web.origins`. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,13 +36,14 @@ impl Origins {
         let mut named = request.header_values("origin");
         let Some(origin) = named.next() else { return Ok(None) };
         if named.next().is_some() {
-            return Err(Refusal::new(400, "bad_request", "more than one Origin header"));
+            return Err(Refusal::new(RefusalReason::BadRequest, "more than one Origin header"));
         }
         let Some(list) = &self.0 else { return Ok(None) };
         match list.iter().position(|listed| listed.as_bytes() == origin) {
             Some(at) => Ok(Some(at as OriginId)),
             None => {
-                let refusal = Refusal::new(403, "forbidden_origin", "this origin is not in web.origins");
+                let refusal =
+                    Refusal::new(RefusalReason::ForbiddenOrigin, "this origin is not in web.origins");
                 Err(Refusal { fields: "Vary: Origin\r\n".to_owned(), ..refusal })
             }
         }

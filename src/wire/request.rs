@@ -11,6 +11,7 @@
 use std::fmt;
 
 use super::close::Refusal;
+use crate::stats::RefusalReason;
 
 /// Limits of a head.
 #[derive(Clone, Copy, Debug)]
@@ -86,11 +87,11 @@ fn incomplete<T>(input: &[u8], limits: &HeadLimits) -> Result<Option<T>, Refusal
         return Ok(None);
     }
     let message = format!("request head is over {} bytes", limits.head_bytes_max);
-    Err(Refusal::new(431, "head_too_large", message))
+    Err(Refusal::new(RefusalReason::HeadTooLarge, message))
 }
 
 fn malformed(message: &'static str) -> Refusal {
-    Refusal::new(400, "bad_request", message)
+    Refusal::new(RefusalReason::BadRequest, message)
 }
 
 /// The first line. `end` is the offset of the first header line.
@@ -127,7 +128,7 @@ fn request_line<'a>(input: &'a [u8], limits: &HeadLimits) -> Result<Option<Reque
         None if searched.len() <= limits.target_bytes_max => return Ok(None),
         _ => {
             let message = format!("request target is over {} bytes", limits.target_bytes_max);
-            return Err(Refusal::new(414, "target_too_long", message));
+            return Err(Refusal::new(RefusalReason::TargetTooLong, message));
         }
     };
     let method = ascii(&input[method_at..method_at + method_len])?;
@@ -179,7 +180,7 @@ fn head_end(input: &[u8], headers_at: usize, limits: &HeadLimits) -> Result<Opti
             [.., b'\r'] if lines < limits.header_lines_max => lines += 1,
             [.., b'\r'] => {
                 let message = format!("more than {} header lines", limits.header_lines_max);
-                return Err(Refusal::new(431, "head_too_large", message));
+                return Err(Refusal::new(RefusalReason::HeadTooLarge, message));
             }
             // RFC 9112 2.2 lets a recipient take it for a line end; where two recipients differ on
             // that, one request can be smuggled inside another.
@@ -299,8 +300,9 @@ impl<'a> Request<'a> {
         for pair in self.query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             if name == key || decode(name, true).as_deref() == Some(key) {
-                let broken =
-                    || Refusal::new(400, "bad_request", format!("{key}= is not percent-encoded UTF-8"));
+                let broken = || {
+                    Refusal::new(RefusalReason::BadRequest, format!("{key}= is not percent-encoded UTF-8"))
+                };
                 return decode(value, true).map(Some).ok_or_else(broken);
             }
         }

@@ -16,6 +16,7 @@ use super::origin::{OriginId, Origins};
 use super::request::Request;
 use crate::auth::{Credential, Identity, Secret};
 use crate::message::{BadName, BadPosition, Position, Topic, UserId};
+use crate::stats::RefusalReason;
 
 /// How an established client is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -141,7 +142,7 @@ pub fn route(request: &Request<'_>, policy: &Policy) -> Result<Route, Refusal> {
             match path {
                 "/ws" => open_push(request, policy).map(Route::Open),
                 "/echo" if policy.echo => open_echo(request, policy).map(Route::Open),
-                _ => Err(Refusal::new(404, "not_found", "no such path")),
+                _ => Err(Refusal::new(RefusalReason::NotFound, "no such path")),
             }
         }
     }
@@ -177,7 +178,7 @@ fn route_page(request: &Request<'_>, policy: &Policy, origin: Option<OriginId>) 
 /// Errors: 405 for another method than those of `allow`, 400 for a request with a body.
 fn check_method(request: &Request<'_>, allow: &'static str) -> Result<(), Refusal> {
     if !allow.split(", ").any(|method| method == request.method) {
-        let refusal = Refusal::new(405, "method_not_allowed", format!("served here: {allow}"));
+        let refusal = Refusal::new(RefusalReason::MethodNotAllowed, format!("served here: {allow}"));
         return Err(Refusal { allow, ..refusal });
     }
     if request.content_length()?.is_some_and(|bytes| bytes > 0) || request.is_chunked()? {
@@ -187,7 +188,7 @@ fn check_method(request: &Request<'_>, allow: &'static str) -> Result<(), Refusa
 }
 
 fn bad_request(message: &'static str) -> Refusal {
-    Refusal::new(400, "bad_request", message)
+    Refusal::new(RefusalReason::BadRequest, message)
 }
 
 fn open_push(request: &Request<'_>, policy: &Policy) -> Result<Opening, Refusal> {
@@ -299,13 +300,13 @@ fn last_event(request: &Request<'_>) -> Result<(Option<Position>, bool), Refusal
 fn handshake(request: &Request<'_>) -> Result<[u8; 28], Refusal> {
     if !request.http_1_1 || !request.header_has_token("upgrade", "websocket") {
         let message = "WebSocket only: HTTP/1.1 with Upgrade: websocket";
-        return Err(Refusal::new(426, "upgrade_required", message));
+        return Err(Refusal::new(RefusalReason::UpgradeRequired, message));
     }
     if !request.header_has_token("connection", "upgrade") {
         return Err(bad_request("Connection does not name the upgrade"));
     }
     if request.header("sec-websocket-version") != Some(b"13") {
-        return Err(Refusal::new(426, "upgrade_required", "Sec-WebSocket-Version must be 13"));
+        return Err(Refusal::new(RefusalReason::UpgradeRequired, "Sec-WebSocket-Version must be 13"));
     }
     let key = request.header("sec-websocket-key").filter(|key| is_nonce(key));
     key.map(accept_key).ok_or_else(|| bad_request("Sec-WebSocket-Key must be 16 bytes in base64, once"))
@@ -350,7 +351,7 @@ fn token(request: &Request<'_>) -> Result<Secret, Refusal> {
         (None, None) => {
             let message =
                 "no token: give token= in the query or Authorization: Bearer; user= is not believed";
-            Err(Refusal::new(401, "unauthorized", message))
+            Err(Refusal::new(RefusalReason::Unauthorized, message))
         }
     }
 }
@@ -372,7 +373,7 @@ fn bearer(request: &Request<'_>) -> Result<Option<Secret>, Refusal> {
 fn ticket(request: &Request<'_>) -> Result<Secret, Refusal> {
     let ticket = request.query_value("ticket")?.map(Secret::new);
     let message = "no ticket: give ticket= in the query, each once; user= is not believed";
-    ticket.ok_or_else(|| Refusal::new(401, "unauthorized", message))
+    ticket.ok_or_else(|| Refusal::new(RefusalReason::Unauthorized, message))
 }
 
 /// Whether the request comes from whom the connection has identified. A proxy may send the requests of
@@ -385,9 +386,14 @@ fn is_of_the_same(request: &Request<'_>, policy: &Policy) -> bool {
 /// Auth mode `open`: the user is whom the query names; a token is not looked at.
 fn user(request: &Request<'_>, policy: &Policy) -> Result<Option<UserId>, Refusal> {
     match request.query_value("user")? {
-        Some(text) => UserId::new(&text).map(Some).map_err(|bad| bad_name("bad_user", "user", bad)),
+        Some(text) => {
+            UserId::new(&text).map(Some).map_err(|bad| bad_name(RefusalReason::BadUser, "user", bad))
+        }
         None if policy.anonymous => Ok(None),
-        None => Err(Refusal::new(401, "unauthorized", "no user given, and anonymous clients are not served")),
+        None => Err(Refusal::new(
+            RefusalReason::Unauthorized,
+            "no user given, and anonymous clients are not served",
+        )),
     }
 }
 
@@ -395,26 +401,28 @@ fn topics(request: &Request<'_>, policy: &Policy) -> Result<Vec<Topic>, Refusal>
     let mut topics = Vec::new();
     let Some(list) = request.query_value("topics")? else { return Ok(topics) };
     for item in list.split(',') {
-        let topic = Topic::new(item).map_err(|bad| bad_name("bad_topic", "each of topics", bad))?;
+        let topic =
+            Topic::new(item).map_err(|bad| bad_name(RefusalReason::BadTopic, "each of topics", bad))?;
         if topics.contains(&topic) {
             continue;
         }
         if topics.len() == policy.topics_max as usize {
             let message = format!("more than {} topics", policy.topics_max);
-            return Err(Refusal::new(400, "bad_request", message));
+            return Err(Refusal::new(RefusalReason::BadRequest, message));
         }
         topics.push(topic);
     }
     Ok(topics)
 }
 
-fn bad_name(code: &'static str, what: &str, bad: BadName) -> Refusal {
-    Refusal::new(400, code, format!("{what} {bad}"))
+fn bad_name(reason: RefusalReason, what: &str, bad: BadName) -> Refusal {
+    Refusal::new(reason, format!("{what} {bad}"))
 }
 
 fn since(request: &Request<'_>) -> Result<Option<Position>, Refusal> {
     let parse = |text: String| {
-        text.parse().map_err(|bad: BadPosition| Refusal::new(400, "bad_request", format!("since {bad}")))
+        text.parse()
+            .map_err(|bad: BadPosition| Refusal::new(RefusalReason::BadRequest, format!("since {bad}")))
     };
     request.query_value("since")?.map(parse).transpose()
 }
@@ -428,7 +436,7 @@ fn seconds(request: &Request<'_>, key: &str) -> Result<Option<u16>, Refusal> {
     let Some(text) = request.query_value(key)? else { return Ok(None) };
     if text.is_empty() || !text.bytes().all(|octet| octet.is_ascii_digit()) {
         let message = format!("{key} must be a whole number of seconds");
-        return Err(Refusal::new(400, "bad_request", message));
+        return Err(Refusal::new(RefusalReason::BadRequest, message));
     }
     // Digits that overflow are a long time; the bound is the answer to that.
     Ok(Some(text.parse().unwrap_or(u16::MAX)))

@@ -94,7 +94,7 @@ pub fn no_descriptors(form: Form) -> Row {
     crowd.reset_open(count - room + 50);
     let all = crowd.until(CONNECT_WITHIN, |heard| heard.opened == count);
     scene.expect(all, format_args!("with descriptors again: {:?}", crowd.heard));
-    let errors = scene.gateway.totals()["accept_errors"].as_u64().unwrap();
+    let errors = scene.gateway.totals()["accept_errors"]["EMFILE"].as_u64().unwrap();
     scene.expect(errors > 0, "no accept failed: the fault did not happen");
     crowd.reset_all();
     scene.end("EMFILE", format!("{count} for {room} descriptors"), count, Some(count))

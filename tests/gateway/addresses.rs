@@ -203,7 +203,7 @@ fn issue_6_connections_are_counted_by_the_clients_address_and_ipv6_by_64() {
     clients.push(open(20, "2001:db8:0:2::1").ok().unwrap());
     let stats = gateway.get("/v1/stats");
     assert_eq!(stats["counted_addresses"], 4);
-    assert_eq!(stats["totals"]["over_connections_per_address"], 15);
+    assert_eq!(stats["totals"]["refused"]["connections_per_address"], 15);
     drop(clients);
     assert_no_address_is_left(&gateway);
     open(0, "192.0.2.7").ok().unwrap();
@@ -220,7 +220,7 @@ fn issue_6_connects_of_one_address_pass_up_to_a_burst_of_twice_the_rate_and_more
     assert_eq!(response.refusal(), (429, "too_many_connections".to_owned()));
     let seconds: u32 = response.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=9).contains(&seconds));
-    assert!(gateway.totals()["over_connects_per_address"].as_u64() > Some(0));
+    assert!(gateway.totals()["refused"]["connects_per_address"].as_u64() > Some(0));
     // The others notice nothing: another address, one behind a proxy, one that is exempt, a further poll.
     let others = [open_from(&gateway, "127.0.0.3", "").is_ok(), forwarded(&gateway, "", "192.0.2.7").is_ok()];
     assert_eq!(others, [true, true]);

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the programs of others that tests/gateway and tests/load run: curl, nginx, haproxy, headless Chromium,
-# libfaketime, perf, and Python's `websockets` in a virtual environment under target/. Does nothing where they are there
-# already.
+# libfaketime, perf, Prometheus's promtool, and Python's `websockets` in a virtual environment under target/. Does
+# nothing where they are there already.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -16,6 +16,7 @@ as_root() {
 missing=
 nginx=$(PATH=$PATH:/usr/sbin command -v nginx) || missing="$missing nginx"
 haproxy=$(PATH=$PATH:/usr/sbin command -v haproxy) || missing="$missing haproxy"
+promtool=$(command -v promtool) || missing="$missing prometheus"
 command -v curl >/dev/null || missing="$missing curl"
 command -v chromium >/dev/null || missing="$missing chromium"
 command -v perf >/dev/null || missing="$missing linux-perf"
@@ -33,6 +34,9 @@ if [ -n "$missing" ]; then
     if [ -z "$haproxy" ] && command -v systemctl >/dev/null; then
         as_root systemctl disable --now haproxy >/dev/null 2>&1 || true
     fi
+    if [ -z "$promtool" ] && command -v systemctl >/dev/null; then
+        as_root systemctl disable --now prometheus >/dev/null 2>&1 || true
+    fi
     nginx=$(PATH=$PATH:/usr/sbin command -v nginx)
     haproxy=$(PATH=$PATH:/usr/sbin command -v haproxy)
 fi
@@ -42,4 +46,4 @@ if ! "$environment/bin/python" -c 'import websockets' 2>/dev/null; then
     "$environment/bin/pip" install --quiet --disable-pip-version-check "$websockets"
 fi
 
-echo "clients: $(curl --version | head -n 1 | cut -d ' ' -f 1-2), $(chromium --version 2>/dev/null), $("$nginx" -v 2>&1 | cut -d ' ' -f 3), haproxy $("$haproxy" -v | head -n 1 | cut -d ' ' -f 3), $("$environment/bin/pip" freeze)"
+echo "clients: $(curl --version | head -n 1 | cut -d ' ' -f 1-2), $(chromium --version 2>/dev/null), $("$nginx" -v 2>&1 | cut -d ' ' -f 3), haproxy $("$haproxy" -v | head -n 1 | cut -d ' ' -f 3), promtool $(promtool --version | head -n 1 | cut -d ' ' -f 3), $("$environment/bin/pip" freeze)"

@@ -24,6 +24,7 @@ mod json;
 mod limits;
 mod log_levels;
 mod memory;
+mod metrics;
 mod poll_connections;
 mod polls;
 mod profile;

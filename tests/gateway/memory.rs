@@ -67,7 +67,7 @@ fn issue_6_memory_at_80_percent_is_logged_at_90_refuses_and_lets_in_again_below_
     limited.connect().unwrap().close();
     stays.close();
     let totals = limited.gateway.totals();
-    assert_eq!((&totals["refused_memory"], &totals["closed"]["memory"]), (&json!(2), &json!(0)));
+    assert_eq!((&totals["refused"]["memory"], &totals["closed"]["memory"]), (&json!(2), &json!(0)));
     let said = limited.gateway.said();
     assert_eq!(said.matches("memory: 8").count(), 1, "{said}");
     assert!(said.contains("memory: 9") && said.contains("limits.memory"), "{said}");

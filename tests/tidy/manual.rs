@@ -8,6 +8,9 @@ use std::fmt::Write;
 use corecast::config::{self, Config};
 use corecast::control::command::ErrorCode;
 use corecast::control::http::status_of;
+use corecast::control::metrics_reference;
+use corecast::stats::RefusalReason;
+use corecast::wire::close::Refusal;
 use toml::{Table, Value};
 
 use super::documents::{defaults, rows};
@@ -255,43 +258,8 @@ fn help(argument: &clap::Arg) -> String {
     help
 }
 
-/// `"corecast_name", "gauge", "Help."`, wherever the control side says it.
 fn metrics() -> String {
-    let mut table = "| metric | type | what it is |\n|---|---|---|\n".to_owned();
-    let mut seen = BTreeSet::new();
-    for Source { text, .. } in sources(&["src/control"]) {
-        let text = text.split("#[cfg(test)]").next().unwrap().to_owned();
-        let literals = literals(&text);
-        for window in literals.windows(3) {
-            let [(name, _), (kind, _), (help, _)] = window else { continue };
-            if name.starts_with("corecast_") && ["counter", "gauge", "histogram"].contains(&kind.as_str()) {
-                seen.insert((name.clone(), kind.clone(), cell(help)));
-            }
-        }
-    }
-    for (name, kind, help) in seen {
-        let _ = writeln!(table, "| `{name}` | {kind} | {help} |");
-    }
-    table
-}
-
-/// The string literals of a source without its comments, with where they stand. Lines that go on are put together.
-fn literals(text: &str) -> Vec<(String, usize)> {
-    let mut found = Vec::new();
-    let code: String =
-        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-    let mut rest = code.as_str();
-    while let Some(begin) = rest.find('"') {
-        let body = &rest[begin + 1..];
-        let mut end = 0;
-        while body.as_bytes().get(end).is_some_and(|&byte| byte != b'"') {
-            end += if body.as_bytes()[end] == b'\\' { 2 } else { 1 };
-        }
-        let end = end.min(body.len());
-        found.push((body[..end].replace("\\\n", " "), code.len() - rest.len() + begin));
-        rest = &body[(end + 1).min(body.len())..];
-    }
-    found
+    format!("| metric | type | labels | what it is |\n|---|---|---|---|\n{}", metrics_reference())
 }
 
 #[test]
@@ -336,20 +304,9 @@ fn alternatives(pattern: &str) -> Vec<String> {
 
 #[test]
 fn the_manual_has_every_refusal_of_a_request() {
-    let mut made = BTreeSet::new();
-    for Source { text, .. } in sources(&["src/wire", "src/shard"]) {
-        let text = text.split("#[cfg(test)]").next().unwrap().to_owned();
-        for call in text.split("Refusal::new(").skip(1) {
-            let mut arguments = call.splitn(3, ',').map(str::trim);
-            let status = arguments.next().and_then(|status| status.parse::<u16>().ok());
-            let code = arguments.next().and_then(|code| code.strip_prefix('"')?.strip_suffix('"'));
-            made.extend(status.zip(code).map(|(status, code)| format!("{status} {code}")));
-        }
-    }
-    // By names that stand elsewhere: what a held poll is told, a name out of bounds, an address.
-    for other in ["403 kicked", "403 replaced", "400 bad_user", "400 bad_topic", "403 forbidden_address"] {
-        made.insert(other.to_owned());
-    }
+    let answers = RefusalReason::ALL.iter().map(|&reason| Refusal::new(reason, ""));
+    let made: BTreeSet<String> =
+        answers.map(|refusal| format!("{} {}", refusal.status, refusal.code)).collect();
     let rows = rows(section("Refused requests of clients"));
     let shown: BTreeSet<String> = rows.iter().map(|cells| format!("{} {}", cells[0], cells[1])).collect();
     assert_eq!(shown, made, "tuning/manual.md, \"Refused requests of clients\", and the code differ");

@@ -7,7 +7,7 @@ if [ "${1:-}" != --in-guest ]; then
     binary=${1:-target/debug/corecast}
     input=$(mktemp -d)
     trap 'rm -rf "$input"' EXIT
-    cp -r systemd "$input/systemd"
+    cp -r systemd tuning "$input/"
     cargo run --quiet --example pages -- "$input/target/package"
     cp tests/vm/service.sh tests/vm/checks.sh tests/vm/connect.py "$input/"
     # Debugging information is most of it, and copying takes time.
@@ -30,6 +30,7 @@ ok "installed, enabled and started under user $(ps -o user= -p "$(property MainP
 for page in man1/corecast.1 man1/corecast-push.1 man1/corecast-bench-hold.1 man5/corecast.toml.5; do
     [ -s "/usr/local/share/man/$page" ] || fail "no manual page $page"
 done
+[ -s /usr/local/share/corecast/alerts.yml ] || fail "no alerts"
 [ -s /usr/local/share/bash-completion/completions/corecast-bench ] && corecast-bench --version >/dev/null ||
     fail "no corecast-bench, or no completion for it"
 [ "$(sysctl -n net.core.somaxconn) $(ss -Hltn 'sport = :8080' | awk '{ print $3 }')" = "33334 33334" ] ||

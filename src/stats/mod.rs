@@ -18,73 +18,18 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Declares `CloseReason` with its name in metrics, events and logs.
-macro_rules! close_reasons {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// Why a connection ended: exactly one per connection (Rule 5).
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[repr(u8)]
-        pub enum CloseReason { $($(#[$doc])* $variant,)* }
+mod histogram;
+mod kinds;
 
-        impl CloseReason {
-            /// Every reason, in the order of its counters.
-            pub const ALL: &'static [CloseReason] = &[$(CloseReason::$variant,)*];
-
-            /// The name in metrics, events and logs.
-            pub fn name(self) -> &'static str {
-                match self { $(CloseReason::$variant => $name,)* }
-            }
-        }
-    };
-}
-
-close_reasons! {
-    /// The peer sent a WebSocket close frame.
-    PeerClosed = "peer_closed",
-    /// The peer closed or reset TCP without a close frame.
-    PeerGone = "peer_gone",
-    /// The peer broke RFC 6455 (1002).
-    ProtocolError = "protocol_error",
-    /// A text message was not UTF-8 (1007).
-    BadUtf8 = "bad_utf8",
-    /// A message or frame over the limit (1009).
-    TooBig = "too_big",
-    /// Too many fragments, uplinks, or an unfinished message (1008).
-    Policy = "policy",
-    /// The HTTP request was refused (4xx or 503); `refused` counts which.
-    Refused = "refused",
-    /// No complete request within `timeouts.handshake` (408).
-    HandshakeTimeout = "handshake_timeout",
-    /// Too far behind, or no progress within `timeouts.send` (4000).
-    SlowConsumer = "slow_consumer",
-    /// Memory was short, and it was among those furthest behind (4000).
-    Memory = "memory",
-    /// No answer to a ping (4001).
-    HeartbeatMissed = "heartbeat_missed",
-    /// Closed by a command (4500 or the code given).
-    Kicked = "kicked",
-    /// Its token ended (4002).
-    TokenExpired = "token_expired",
-    /// A newer connection of its user took its place (4501).
-    Replaced = "replaced",
-    /// The gateway drained (1012).
-    Drained = "drained",
-    /// An HTTP answer was given, and the connection was closed after it or not used again.
-    Answered = "answered",
-    /// Its address may not connect (`network.allow`, `network.deny`).
-    ForbiddenAddress = "forbidden_address",
-    /// On a listener of `network.proxy_protocol`: no PROXY header, or not from a trusted proxy.
-    ProxyHeader = "proxy_header",
-}
-
-/// How many reasons there are.
-pub const CLOSE_REASONS: usize = CloseReason::ALL.len();
+pub use histogram::{Histogram, Percentiles};
+pub(crate) use kinds::kinds;
+pub use kinds::{AcceptError, CloseReason, MemoryClass, RefusalReason};
 
 /// Messages that were due to a connection and never sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
     /// The connection ended first, in the order of `CloseReason::ALL`.
-    pub ended: [u64; CLOSE_REASONS],
+    pub ended: [u64; CloseReason::COUNT],
     /// It left the topic first.
     pub unsubscribed: u64,
 }
@@ -97,8 +42,7 @@ impl Dropped {
 
     /// Each reason's name in metrics, and how many.
     pub fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let ended = CloseReason::ALL.iter().map(|reason| reason.name()).zip(self.ended);
-        ended.chain([("unsubscribed", self.unsubscribed)])
+        CloseReason::named(&self.ended).chain([("unsubscribed", self.unsubscribed)])
     }
 }
 
@@ -109,6 +53,8 @@ pub struct ShardStats {
     pub shard: u16,
     /// Sockets open now, handshakes included.
     pub open: u64,
+    /// Of `open`: a request head is being waited for, as the last pass of the sweep found it.
+    pub handshakes: u64,
     /// Clients established now (of `open`).
     pub connections: u64,
     /// Of `connections`: WebSockets, event streams, held polls.
@@ -119,21 +65,19 @@ pub struct ShardStats {
     pub polls: u64,
     /// Sockets accepted, on whichever shard they landed.
     pub accepted: u64,
-    /// Of the refused: by `limits.connects_per_second`, for want of memory, and of both together those that
-    /// were answered before their request was parsed.
-    pub refused_rate: u64,
-    /// See `refused_rate`.
-    pub refused_memory: u64,
-    /// See `refused_rate`.
+    /// Refused, by reason, in the order of `RefusalReason::ALL`.
+    pub refused: [u64; RefusalReason::COUNT],
+    /// Of those refused by `limits.connects_per_second` or for want of memory: answered before their request
+    /// was parsed.
     pub refused_early: u64,
-    /// Accept errors (EMFILE, ENFILE, ECONNABORTED, ENOBUFS and the like).
-    pub accept_errors: u64,
+    /// Accepts that failed, by errno, in the order of `AcceptError::ALL`.
+    pub accept_errors: [u64; AcceptError::COUNT],
     /// Connections handed over to their owner / taken over from another shard.
     pub handed_out: u64,
     /// See `handed_out`.
     pub handed_in: u64,
     /// Closed, by reason, in the order of `CloseReason::ALL`.
-    pub closed: [u64; CLOSE_REASONS],
+    pub closed: [u64; CloseReason::COUNT],
     /// Requests and refreshes without a credential that holds (401).
     pub unauthorized: u64,
     /// Pushes that this shard took from its mailbox.
@@ -142,6 +86,10 @@ pub struct ShardStats {
     pub handed: u64,
     /// Messages due again because a connection resumed or subscribed by `since`.
     pub replayed: u64,
+    /// Times that a client named a `since`: when it connected, polled or subscribed.
+    pub resumes: u64,
+    /// Of these: something of what it asked for is no longer held, and it was told so.
+    pub gaps: u64,
     /// Messages written whole to a client's socket.
     pub delivered: u64,
     /// Messages whose time to live was over when their turn came.
@@ -166,32 +114,64 @@ pub struct ShardStats {
     pub pongs: u64,
     /// Connections whose socket refuses bytes now.
     pub blocked: u64,
+    /// Clients whose sockets refuse bytes while messages are due to them, as the last pass of the sweep found it.
+    pub lagging: u64,
+    /// How far the furthest of them is behind, in bytes of frames.
+    pub lag_bytes_max: u64,
     /// Distinct addresses kept: of clients of proxies, and of those that are counted by address.
     pub addresses: u64,
-    /// Refused with 429 for `limits.connections_per_address`.
-    pub over_connections_per_address: u64,
-    /// Refused with 429 for `limits.connects_per_address`.
-    pub over_connects_per_address: u64,
     /// Topics with at least one subscriber now.
     pub topics: u64,
     /// Users with at least one connection now.
     pub users: u64,
-    /// Messages and payload bytes on the tape now.
+    /// Letters from control, and bytes of payload in them, that wait in the mailbox now.
+    pub mailbox_letters: u64,
+    /// See `mailbox_letters`.
+    pub mailbox_bytes: u64,
+    /// Pushes and commands answered `busy` because this shard's mailbox was full. Control counts them, and
+    /// puts the number in here.
+    pub mailbox_refused: u64,
+    /// Messages on the tape now, and their bytes as `history.bytes` counts them.
     pub tape_messages: u64,
     /// See `tape_messages`.
     pub tape_bytes: u64,
+    /// How long ago the oldest message of the tape was appended, in milliseconds.
+    pub tape_age_ms: u64,
+    /// Bytes of memory set aside, by what for, in the order of `MemoryClass::ALL`.
+    pub memory: [u64; MemoryClass::COUNT],
     /// Events, and steps of traces, that control did not take in time.
     pub events_dropped: u64,
     /// Turns of the loop, and batches of sends submitted.
     pub turns: u64,
     /// See `turns`.
     pub send_batches: u64,
+    /// Operations given to the ring, completions taken from it, and system calls (`io_uring_enter`) for both.
+    pub ring_submissions: u64,
+    /// See `ring_submissions`.
+    pub ring_completions: u64,
+    /// See `ring_submissions`.
+    pub ring_enters: u64,
+    /// How long each turn of the loop took, without the sleep before it.
+    pub turn_time: Histogram,
+    /// From when control accepted a push to when the kernel had taken it for a client that keeps up: one for each
+    /// send, to the end of the batch that it was in. Replays, and those who are blocked, do not count.
+    pub latency: Histogram,
 }
 
 impl ShardStats {
     /// Counts one end.
     pub fn count_close(&mut self, reason: CloseReason) {
         self.closed[reason as usize] += 1;
+    }
+
+    /// Counts one refusal.
+    pub fn count_refusal(&mut self, reason: RefusalReason) {
+        self.refused[reason as usize] += 1;
+    }
+
+    /// How many were refused for `reason`.
+    pub fn refused_for(&self, reason: RefusalReason) -> u64 {
+        self.refused[reason as usize]
     }
 
     /// Messages that were due and became nothing yet, by the counters alone: `pending` of a snapshot.
@@ -205,5 +185,10 @@ impl ShardStats {
     /// Sum of closed over all reasons.
     pub fn closed_total(&self) -> u64 {
         self.closed.iter().sum()
+    }
+
+    /// Sum of the refused over all reasons.
+    pub fn refused_total(&self) -> u64 {
+        self.refused.iter().sum()
     }
 }
