@@ -17,6 +17,7 @@ mod profile;
 mod prove;
 mod push;
 mod serve;
+mod span;
 mod stats;
 mod table;
 mod token;

@@ -99,6 +99,12 @@ pub enum Command {
     Log(LogRequest),
     /// `Answer::Process`.
     Process,
+    /// A stream of `Answer::Stats`, one now and one each interval, until the connection ends. Who does not take
+    /// one does not get it later: the next one comes instead.
+    StatsEvery {
+        /// The interval in milliseconds, 100 to 3,600,000.
+        every_ms: u64,
+    },
 }
 
 /// What is asked about the log.
@@ -265,6 +271,8 @@ pub struct Stats {
     pub version: String,
     /// Seconds since start.
     pub uptime_s: u64,
+    /// Milliseconds since start: what divides the difference between two readings.
+    pub uptime_ms: u64,
     /// The newest position given out.
     pub position: Position,
     /// Whether it drains.
@@ -287,6 +295,10 @@ pub struct Stats {
     pub tickets: u64,
     /// Control clients connected now.
     pub control_clients: u64,
+    /// Clients of the admin listener connected now.
+    pub admin_clients: u64,
+    /// Requests to it without the token where it is needed, or with a wrong one.
+    pub admin_unauthorized: u64,
     /// Addresses with a connection that counts against `limits.connections_per_address`.
     pub counted_addresses: u64,
     /// Each shard's.

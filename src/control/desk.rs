@@ -3,10 +3,12 @@
 //! Answers what control knows by itself, asks the shards for the rest, and completes their answers.
 //! Never touches a socket.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::admin::Gatekeeper;
 use super::command::{Answer, Command, CommandError, ErrorCode, Push, Stats};
 use super::drain::Drain;
 use super::inquiries::Waiter;
@@ -43,7 +45,12 @@ pub enum Subject {
     Events(u64),
     /// How the drain goes on.
     Drain,
+    /// The counters, at this interval.
+    Stats(Duration),
 }
+
+/// Shortest and longest interval of a stream of counters.
+const STATS_EVERY: RangeInclusive<u64> = 100..=3_600_000;
 
 /// Everything that commands work on.
 #[derive(Debug)]
@@ -54,6 +61,10 @@ pub struct Desk {
     pub drain: Drain,
     /// Clients of the control socket.
     pub clients: u64,
+    /// Clients of the admin listener.
+    pub admin_clients: u64,
+    /// Who passes the admin listener.
+    pub gatekeeper: Gatekeeper,
     /// Other configurations so far.
     pub reloads: Reloads,
     /// The one in effect.
@@ -61,7 +72,8 @@ pub struct Desk {
     /// What is logged.
     pub log_levels: LogLevels,
     gate: Arc<Gate>,
-    started: Instant,
+    /// When the gateway started.
+    pub started: Instant,
 }
 
 impl Desk {
@@ -75,7 +87,20 @@ impl Desk {
     ) -> Self {
         let (drain, reloads) = (Drain::default(), Reloads::default());
         let log_levels = LogLevels::new(log_filter, &config.log.level);
-        Self { sequencer, drain, clients: 0, reloads, config, log_levels, gate, started: now }
+        let gatekeeper = Gatekeeper::new(&config.admin);
+        let (clients, admin_clients) = (0, 0);
+        Self {
+            sequencer,
+            drain,
+            clients,
+            admin_clients,
+            gatekeeper,
+            reloads,
+            config,
+            log_levels,
+            gate,
+            started: now,
+        }
     }
 
     /// Does what `command` asks.
@@ -97,6 +122,7 @@ impl Desk {
             Command::Topics => self.sequencer.ask_all(Request::Topics, waiter),
             Command::Topic(topic) => self.sequencer.ask_all(Request::Topic(topic), waiter),
             Command::Stats => self.sequencer.ask_all(Request::Stats, waiter),
+            Command::StatsEvery { every_ms } => return stats_every(every_ms),
             Command::Events { mask } => return Verdict::Stream(Subject::Events(mask)),
             Command::Drain { within_ms } => {
                 let within = within_ms.map_or(self.config.timeouts.drain, Duration::from_millis);
@@ -162,11 +188,14 @@ impl Desk {
         }
     }
 
-    fn stats(&self, shards: Vec<ShardStats>, now: Instant) -> Stats {
+    /// The counters, once the shards have given theirs.
+    pub fn stats(&self, shards: Vec<ShardStats>, now: Instant) -> Stats {
         let counts = self.sequencer.counts();
+        let uptime = now.duration_since(self.started);
         Stats {
             version: version(),
-            uptime_s: now.duration_since(self.started).as_secs(),
+            uptime_s: uptime.as_secs(),
+            uptime_ms: uptime.as_millis() as u64,
             position: self.sequencer.position(),
             draining: self.drain.has_begun(),
             accepted: counts.accepted,
@@ -178,10 +207,20 @@ impl Desk {
             memory_limit_bytes: self.gate.memory_limit_bytes.load(Ordering::Relaxed),
             tickets: self.gate.tickets.lock().expect("no panic while tickets are counted").len() as u64,
             control_clients: self.clients,
+            admin_clients: self.admin_clients,
+            admin_unauthorized: self.gatekeeper.unauthorized(),
             counted_addresses: self.gate.counted_addresses() as u64,
             shards,
         }
     }
+}
+
+fn stats_every(every_ms: u64) -> Verdict {
+    if STATS_EVERY.contains(&every_ms) {
+        return Verdict::Stream(Subject::Stats(Duration::from_millis(every_ms)));
+    }
+    let message = format!("every is {every_ms} ms, must be 100 ms to 1 h");
+    Verdict::Now(Err(CommandError::new(ErrorCode::BadRequest, message)))
 }
 
 fn version() -> String {

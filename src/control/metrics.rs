@@ -104,6 +104,9 @@ pub fn text(stats: &Stats) -> http::Answer {
     one("corecast_reloads_refused_total", "counter", "Reloads refused for a bad configuration.", refused);
     one("corecast_position", "gauge", "Sequence number of the newest push.", stats.position.seq);
     one("corecast_control_clients", "gauge", "Clients of the control socket now.", stats.control_clients);
+    one("corecast_admin_clients", "gauge", "Clients of the admin listener now.", stats.admin_clients);
+    let refused = stats.admin_unauthorized;
+    one("corecast_admin_unauthorized_total", "counter", "Its requests without the right token.", refused);
     let addresses = stats.counted_addresses;
     one("corecast_counted_addresses", "gauge", "Addresses whose connections are counted.", addresses);
     let used = stats.memory_used_bytes;
@@ -194,6 +197,7 @@ mod tests {
         Stats {
             version: "1.2.3".to_owned(),
             uptime_s: 5,
+            uptime_ms: 5000,
             position: Position { epoch: 0xa1, seq: 9 },
             draining: false,
             accepted: 9,
@@ -205,6 +209,8 @@ mod tests {
             memory_limit_bytes: 4,
             tickets: 0,
             control_clients: 1,
+            admin_clients: 0,
+            admin_unauthorized: 0,
             counted_addresses: 2,
             shards,
         }

@@ -21,6 +21,11 @@ pub enum Route {
     Command(Command, Shape),
     /// An NDJSON batch: its body.
     Lines(Vec<u8>),
+    /// The dashboard's page, whole or its head alone. Of the admin listener only.
+    Page {
+        /// `HEAD`
+        head_only: bool,
+    },
 }
 
 /// How an answer is shown where the answer alone does not say.
@@ -87,7 +92,7 @@ pub fn route(request: Request) -> Result<Route, Refused> {
             Shape::Plain,
         )),
         (_, ["metrics"]) => Ok(Route::Command(Command::Stats, Shape::Metrics)),
-        _ => Ok(Route::Command(Command::Stats, Shape::Plain)),
+        _ => Ok(Route::Command(stats(&request)?, Shape::Plain)),
     }
 }
 
@@ -186,6 +191,17 @@ fn drain(request: &Request) -> Result<Route, Refused> {
         })?
     };
     Ok(Route::Command(Command::Drain { within_ms: body.within_ms }, Shape::Plain))
+}
+
+/// `every=1s`: a stream of them; once without it.
+fn stats(request: &Request) -> Result<Command, Refused> {
+    let Some(every) = argument(request, "every")? else { return Ok(Command::Stats) };
+    let every_ms =
+        humantime::parse_duration(&every).ok().and_then(|every| u64::try_from(every.as_millis()).ok());
+    every_ms.map(|every_ms| Command::StatsEvery { every_ms }).ok_or_else(|| {
+        let message = format!("every is not a duration such as \"1s\" or \"500ms\": {every:?}");
+        CommandError::new(ErrorCode::BadRequest, message).into()
+    })
 }
 
 /// `types=connect,disconnect,uplink` as bits; all of them without the argument.

@@ -3,4 +3,5 @@
 mod binary;
 mod http;
 mod limits;
+mod readings;
 mod shard;

@@ -4,6 +4,7 @@
 //! have their own specification in tests/spec, which needs no sockets.
 
 mod addresses;
+mod admin;
 mod cli;
 mod conservation;
 mod control;
