@@ -21,6 +21,7 @@ mod span;
 mod stats;
 mod table;
 mod token;
+mod top;
 mod tune;
 
 use std::ffi::OsString;
@@ -82,6 +83,8 @@ enum Verb {
     Events(ask::EventsFlags),
     /// Show the gateway's counters
     Stats(stats::StatsFlags),
+    /// Show what the gateway does, live, on one screen
+    Top(top::TopFlags),
     /// Show what a running gateway logs, or change it for a while
     Log(levels::LogFlags),
     /// Draw where a running gateway spends its CPU time, as a flame graph (needs perf)
@@ -145,6 +148,7 @@ fn obey(arguments: Arguments, serve: Serve, out: &mut dyn Write) -> Result<(), F
         Verb::Topics(flags) => ask::topics(flags, &Gateway::at(socket), out),
         Verb::Events(flags) => ask::events(flags, &Gateway::at(socket), out),
         Verb::Stats(flags) => stats::stats(&flags, &Gateway::at(socket), out),
+        Verb::Top(flags) => top::top(&flags, Gateway::at(socket), out),
         Verb::Kick(flags) => act::kick(flags, &Gateway::at(socket), out),
         Verb::Bind(flags) => act::bind(flags, &Gateway::at(socket), out),
         Verb::Unbind(flags) => act::unbind(flags, &Gateway::at(socket), out),

@@ -37,4 +37,5 @@ mod slow;
 mod start;
 mod storms;
 mod tickets;
+mod top;
 mod wall_clock;
