@@ -8,6 +8,7 @@ mod admin;
 mod cli;
 mod conservation;
 mod control;
+mod dashboard;
 mod demo;
 mod descriptors;
 mod drain;
