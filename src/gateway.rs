@@ -17,6 +17,7 @@ use signal_hook::iterator::Signals;
 
 use crate::auth::KeyRing;
 use crate::config::{self, AuthMode, Change, Config, Keys, Source};
+use crate::control::admin::AdminSocket;
 use crate::control::{self, Reload, Signal, SocketError};
 use crate::fatal::{self, Fatal};
 use crate::host::marks::{Level, Reading};
@@ -45,10 +46,8 @@ pub fn serve(config: Config, keys: KeyRing, source: Source) -> Result<(), Fatal>
     let cpus = cpus_for(config.shards)?;
     let shards = cpus.len() as u16;
     let (addresses, listeners) = listen(&config, shards, &mut sockets)?;
-    if let Some(manager) = &manager {
-        let keep = listeners.iter().flatten().map(Listener::duplicate).collect::<io::Result<_>>();
-        manager.store(keep.map_err(|error| Fatal::thread_start("notify", error))?);
-    }
+    store_listeners(manager.as_ref(), &listeners)?;
+    let admin = listen_admin(&config)?;
     let socket = control::bind(&config, &path, sockets.control.take()).map_err(Fatal::from)?;
     drop(sockets);
     let epoch = choose_epoch();
@@ -81,11 +80,12 @@ pub fn serve(config: Config, keys: KeyRing, source: Source) -> Result<(), Fatal>
     let reloader = Reloader { read, config: config.clone(), memory_max_bytes };
     listen_to_signals(signals, reloader).map_err(|error| Fatal::thread_start("signals", error))?;
     let shards = control::Shards { mailboxes, owner };
-    announce(&config, &addresses, &path, threads.len());
+    announce(&config, &addresses, &path, admin.as_ref(), threads.len());
     let config = Arc::new(config);
     let (reports, signals) = (reports_in, signals_in);
     run_control(control::Parts {
         socket,
+        admin,
         config,
         log_filter,
         epoch,
@@ -122,7 +122,9 @@ fn room(config: &Config) -> Result<Room, Fatal> {
     // On a host with many cores the gateway itself needs more than the reserve of a small limit.
     let shards = cpus_for(config.shards)?.len() as u64;
     let listeners = config.listen.len() as u64;
-    let own = need::descriptors_of_gateway(shards, listeners, u64::from(config.control.clients));
+    let control = u64::from(config.control.clients);
+    let admin = config.admin.listen.map_or(0, |_| u64::from(config.admin.clients) + 1);
+    let own = need::descriptors_of_gateway(shards, listeners, control + admin);
     let sockets_max = nofile.saturating_sub(own.max(reserve / 2));
     // Room for nobody, or not for as many as were asked for.
     if sockets_max < wanted.max(1) {
@@ -171,6 +173,20 @@ fn listen(
         addresses.push(address);
     }
     Ok((addresses, listeners))
+}
+
+/// Has the service manager, where there is one, keep the listeners open over a restart.
+fn store_listeners(manager: Option<&ServiceManager>, listeners: &[Vec<Listener>]) -> Result<(), Fatal> {
+    let Some(manager) = manager else { return Ok(()) };
+    let keep = listeners.iter().flatten().map(Listener::duplicate).collect::<io::Result<_>>();
+    manager.store(keep.map_err(|error| Fatal::thread_start("notify", error))?);
+    Ok(())
+}
+
+/// Listens on `admin.listen`, where it is set.
+fn listen_admin(config: &Config) -> Result<Option<AdminSocket>, Fatal> {
+    let bind = |address| AdminSocket::bind(address).map_err(|error| Fatal::listen(address, error));
+    config.admin.listen.map(bind).transpose()
 }
 
 /// The longest queue of unaccepted connections that the host allows.
@@ -296,9 +312,10 @@ impl Reloader {
     fn read(&self) -> Result<(Change, Keys, Room), String> {
         let line = |text: String| text.lines().next().unwrap_or_default().to_owned();
         let read = (self.read)().map_err(|error| line(error.to_string()))?;
-        let change = Change::new(&self.config, read);
+        let mut change = Change::new(&self.config, read);
         // Of the configuration that will be in effect: `auth.mode` may stay what it was.
-        let keys = config::read_keys(&change.config.auth).map_err(|error| line(error.to_string()))?;
+        let mut keys = config::read_keys(&change.config.auth).map_err(|error| line(error.to_string()))?;
+        keys.warnings.extend(change.config.admin.read_token().map_err(|error| line(error.to_string()))?);
         match room(&change.config) {
             Ok(room) => Ok((change, keys, room)),
             Err(Fatal::Descriptors { limit, needed }) => {
@@ -403,7 +420,13 @@ fn listen_to_signals(signals: flume::Sender<Signal>, mut reloader: Reloader) -> 
 }
 
 /// Says what listens where, and gives a push to try.
-fn announce(config: &Config, addresses: &[SocketAddr], path: &Path, shards: usize) {
+fn announce(
+    config: &Config,
+    addresses: &[SocketAddr],
+    path: &Path,
+    admin: Option<&AdminSocket>,
+    shards: usize,
+) {
     let who = match config.auth.mode() {
         AuthMode::Open => "user=alice",
         AuthMode::Jwt => "token=TOKEN",
@@ -414,6 +437,9 @@ fn announce(config: &Config, addresses: &[SocketAddr], path: &Path, shards: usiz
     }
     if let Some(address) = addresses.first().filter(|_| config.web.demo) {
         eprintln!("corecast: demo      http://{address}/");
+    }
+    if let Some(admin) = admin {
+        eprintln!("corecast: admin     http://{}/", admin.address());
     }
     eprintln!("corecast: control   {}", path.display());
     let default: PathBuf = control::default_path(Path::new(""));

@@ -26,7 +26,7 @@
 //! | [`cli`] | the command line; asks a running gateway through `client` |
 //! | [`gateway`] | starts shards and control, hears signals, reloads, waits for the end |
 //! | [`client`] | the Rust client of the control socket, blocking |
-//! | [`control`] | the control socket, both its protocols, and the one sequencer of all pushes |
+//! | [`control`] | the control socket, both its protocols, the admin listener, and the one sequencer of all pushes |
 //! | [`shard`] | one core: its clients, who they are, what they subscribed to, the tape, the loop |
 //! | [`ring`] | io_uring in batches, the sockets of clients, and both simulated for tests; the only `unsafe` |
 //! | [`auth`] | who a client is: tokens and their keys, tickets, the topics that they allow |

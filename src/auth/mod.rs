@@ -11,6 +11,7 @@ pub mod token;
 pub mod topics;
 
 use std::fmt;
+use std::hint::black_box;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -64,6 +65,14 @@ impl Secret {
     pub fn reveal(&self) -> &str {
         &self.0
     }
+
+    /// Whether `text` is the same. Takes as long for any text of the same length: how long a refusal took must
+    /// not tell how much of a guess was right.
+    pub fn is(&self, text: &str) -> bool {
+        let (ours, theirs) = (self.0.as_bytes(), text.as_bytes());
+        let differs = ours.iter().zip(theirs).fold(0, |differs, (a, b)| black_box(differs | (a ^ b)));
+        ours.len() == theirs.len() && differs == 0
+    }
 }
 
 impl Serialize for Secret {
@@ -87,6 +96,16 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn issue_7_a_secret_is_itself_and_nothing_shorter_longer_or_other() {
+        let secret = Secret::new("0123456789abcdef".to_owned());
+        assert!(secret.is("0123456789abcdef"));
+        for other in ["", "0", "0123456789abcde", "0123456789abcdef0", "0123456789abcdeF", "1123456789abcdef"]
+        {
+            assert!(!secret.is(other), "{other}");
+        }
+    }
 
     #[test]
     fn issue_6_a_secret_is_not_shown_by_debug() {

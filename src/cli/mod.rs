@@ -19,9 +19,11 @@ mod profile;
 mod prove;
 mod push;
 mod serve;
+mod span;
 mod stats;
 mod table;
 mod token;
+mod top;
 mod trace;
 mod tune;
 
@@ -92,6 +94,8 @@ enum Verb {
     Trace(trace::TraceFlags),
     /// Show the gateway's counters
     Stats(stats::StatsFlags),
+    /// Show what the gateway does, live, on one screen
+    Top(top::TopFlags),
     /// Show what a running gateway logs, or change it for a while
     Log(levels::LogFlags),
     /// Draw where a running gateway spends its CPU time, as a flame graph (needs perf)
@@ -159,6 +163,7 @@ fn obey(arguments: Arguments, serve: Serve, out: &mut dyn Write) -> Result<(), F
         Verb::Events(flags) => events::events(flags, &Gateway::at(socket), out),
         Verb::Trace(flags) => trace::trace(flags, &Gateway::at(socket), out),
         Verb::Stats(flags) => stats::stats(&flags, &Gateway::at(socket), out),
+        Verb::Top(flags) => top::top(&flags, Gateway::at(socket), out),
         Verb::Kick(flags) => act::kick(flags, &Gateway::at(socket), out),
         Verb::Bind(flags) => act::bind(flags, &Gateway::at(socket), out),
         Verb::Unbind(flags) => act::unbind(flags, &Gateway::at(socket), out),

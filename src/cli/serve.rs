@@ -85,13 +85,14 @@ impl ConfigFlags {
 
 /// Runs the gateway until it is told to end.
 pub(super) fn serve(flags: &ServeFlags, socket: Option<&Path>, serve: Serve) -> Result<(), Failure> {
-    let config = flags.flags.load(socket)?;
+    let mut config = flags.flags.load(socket)?;
     if let Some(parent) = flags.with_parent {
         end_with(parent)?;
     }
     let log_filter = log::start(&config.log)?;
     let keys = config::read_keys(&config.auth)?;
-    keys.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let warnings = [keys.warnings, config.admin.read_token()?].concat();
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let (flags, socket) = (flags.flags.clone(), socket.map(Path::to_owned));
     let read = Box::new(move || flags.load(socket.as_deref()));
     serve(config, keys.ring, Source { read, log_filter }).map_err(Failure::Fatal)
@@ -108,9 +109,9 @@ fn end_with(parent: i32) -> Result<(), Failure> {
     }
 }
 
-/// Prints the effective configuration.
+/// Prints the effective configuration, but for secrets.
 pub(super) fn print(flags: &PrintFlags, socket: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
-    let config = flags.flags.load(socket)?;
+    let config = flags.flags.load(socket)?.without_secrets();
     if flags.json {
         return print_json(out, &config);
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use clap::Args;
 
 use super::failure::Failure;
+use super::span::Span;
 use super::table::{age, aligned, counted, grouped};
-use super::{Gateway, print_json};
+use super::{Gateway, print_json, print_line};
 use crate::control::command::{Answer, Command, Stats};
 use crate::control::stats_json;
 use crate::stats::{AcceptError, CloseReason, Histogram, RefusalReason, ShardStats};
@@ -18,10 +19,16 @@ pub(super) struct StatsFlags {
     /// Print JSON instead, with every counter
     #[arg(long)]
     json: bool,
+    /// Show what happens a second, one line each interval, until interrupted; 100ms to 1h
+    #[arg(long, value_name = "INTERVAL", value_parser = humantime::parse_duration)]
+    every: Option<Duration>,
 }
 
-/// Shows the counters once.
+/// Shows the counters: once, or how they change.
 pub(super) fn stats(flags: &StatsFlags, gateway: &Gateway, out: &mut dyn Write) -> Result<(), Failure> {
+    if let Some(every) = flags.every {
+        return follow(every, flags.json, gateway, out);
+    }
     let Answer::Stats(stats) = gateway.ask(&Command::Stats)? else { return Err(Failure::Answer) };
     if flags.json {
         return print_json(out, &stats_json(&stats));
@@ -29,6 +36,52 @@ pub(super) fn stats(flags: &StatsFlags, gateway: &Gateway, out: &mut dyn Write) 
     let at = gateway.path().display();
     writeln!(out, "{}gateway at {at}", stats_text(&stats)).map_err(Failure::Output)
 }
+
+/// Prints a line for each reading until the reader or the gateway goes.
+fn follow(every: Duration, json: bool, gateway: &Gateway, out: &mut dyn Write) -> Result<(), Failure> {
+    let every_ms = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
+    let mut client = gateway.connect()?;
+    let sent = client.send(&Command::StatsEvery { every_ms }).and_then(|_| client.flush());
+    sent.map_err(|error| gateway.failed(error))?;
+    let (mut before, mut lines): (Option<Box<Stats>>, usize) = (None, 0);
+    loop {
+        let stats = match client.receive().map_err(|error| gateway.failed(error))? {
+            (_, Ok(Answer::Stats(stats))) => stats,
+            (_, Ok(_)) => return Err(Failure::Answer),
+            (_, Err(refused)) => return Err(Failure::Refused(refused)),
+        };
+        if json {
+            print_json(out, &stats_json(&stats))?;
+        } else if let Some(span) = before.as_deref().and_then(|before| Span::new(before, &stats)) {
+            if lines.is_multiple_of(LINES_PER_HEAD) {
+                print_line(out, &FOLLOWED.map(|(head, width, _)| format!("{head:>width$}")).join(" "))?;
+            }
+            lines += 1;
+            let cells =
+                FOLLOWED.map(|(_, width, value)| format!("{:>width$}", grouped(value(&span, &stats))));
+            print_line(out, &cells.join(" "))?;
+        }
+        before = Some(stats);
+    }
+}
+
+/// How often the heads are printed again: a terminal shows about as many lines.
+const LINES_PER_HEAD: usize = 20;
+
+/// One column of `--every`: its head, width and value.
+type Followed = (&'static str, usize, fn(&Span<'_>, &Stats) -> u64);
+
+/// Together 80 columns wide.
+const FOLLOWED: [Followed; 8] = [
+    ("CLIENTS", 9, |_, stats| stats.shards.iter().map(|shard| shard.connections).sum()),
+    ("ACCEPTED/s", 10, |span, _| span.total(|shard| shard.accepted)),
+    ("CLOSED/s", 8, |span, _| span.total(ShardStats::closed_total)),
+    ("PUSHES/s", 9, |span, _| span.rate(|stats| stats.accepted)),
+    ("MESSAGES/s", 10, |span, _| span.total(|shard| shard.delivered)),
+    ("BYTES/s", 13, |span, _| span.total(|shard| shard.sent_bytes)),
+    ("PENDING", 7, |_, stats| stats.shards.iter().map(|shard| shard.pending).sum()),
+    ("BLOCKED", 7, |_, stats| stats.shards.iter().map(|shard| shard.blocked).sum()),
+];
 
 /// One column of the table.
 type Column = (&'static str, fn(&ShardStats) -> u64);
@@ -170,7 +223,7 @@ fn rows(stats: &Stats, columns: &[Column]) -> Vec<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Position;
+    use crate::cli::span::tests::reading;
 
     fn two_shards() -> Stats {
         let mut shard = ShardStats { connections: 7500, open: 7501, accepted: 9000, ..ShardStats::default() };
@@ -182,26 +235,7 @@ mod tests {
         shard.latency.observe(Duration::from_micros(150));
         shard.turn_time.observe(Duration::from_micros(2));
         let second = ShardStats { shard: 1, sent_bytes: 1 << 40, tape_bytes: 64 << 20, ..shard.clone() };
-        Stats {
-            version: "0.1.0".to_owned(),
-            uptime_s: 3720,
-            position: Position { epoch: 0x1a2b_3c4d, seq: 17 },
-            draining: false,
-            accepted: 17,
-            refused: 3,
-            busy: 1,
-            reloads: 0,
-            reloads_refused: 0,
-            memory_used_bytes: 0,
-            memory_limit_bytes: 0,
-            tickets: 0,
-            control_clients: 1,
-            requests: Default::default(),
-            descriptors: 15_040,
-            descriptors_max: 1_048_576,
-            counted_addresses: 0,
-            shards: vec![shard, second],
-        }
+        Stats { shards: vec![shard, second], ..reading(3_720_000, &ShardStats::default()) }
     }
 
     #[test]

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Auth, AuthMode, ByteSize, Config, LOG_LEVELS};
+use super::admin::why_no_token;
+use super::{Admin, Auth, AuthMode, ByteSize, Config, LOG_LEVELS};
 use crate::auth::tickets::TTL_MAX;
 
 /// Most shards: more than any machine has cores to pin them to.
@@ -44,6 +46,7 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     heartbeat(config)?;
     auth(&config.auth)?;
     origins(&config.web.origins)?;
+    admin(&config.admin, &config.listen)?;
     log_filter(&config.log.level)
 }
 
@@ -219,6 +222,25 @@ fn auth(auth: &Auth) -> Result<(), Wrong> {
         return wrong("auth.ticket_ttl", format!("is {is}, must be 1ms to {most}"));
     }
     Ok(())
+}
+
+fn admin(admin: &Admin, listen: &[SocketAddr]) -> Result<(), Wrong> {
+    within("admin.clients", admin.clients, 1, 1024)?;
+    let (token, file) = (admin.token.reveal(), &admin.token_file);
+    if let Some(why) = why_no_token(token).filter(|_| !token.is_empty()) {
+        return wrong("admin.token", why);
+    }
+    let has_file = !file.as_os_str().is_empty();
+    if has_file && !token.is_empty() {
+        return wrong("admin.token_file", "is set beside admin.token, must be one of them".to_owned());
+    }
+    if has_file && !file.is_absolute() {
+        return wrong("admin.token_file", "must be an absolute path".to_owned());
+    }
+    match admin.listen.filter(|address| address.port() != 0 && listen.contains(address)) {
+        Some(twice) => wrong("admin.listen", format!("is {twice}, which listen names for clients")),
+        None => Ok(()),
+    }
 }
 
 /// As browsers write them (RFC 6454 6.2): compared octet by octet, so that one they never send would allow

@@ -123,7 +123,7 @@ pub fn read_keys(auth: &Auth) -> Result<Keys, ConfigError> {
 }
 
 /// The file's octets and its mode.
-fn read(path: &Path) -> std::io::Result<(Vec<u8>, u32)> {
+pub(super) fn read(path: &Path) -> std::io::Result<(Vec<u8>, u32)> {
     let file = std::fs::File::open(path)?;
     let mode = file.metadata()?.mode();
     let mut octets = Vec::new();

@@ -84,6 +84,18 @@ pub enum ConfigError {
         /// The file that was read, if any.
         file: Option<PathBuf>,
     },
+    /// The admin listener is not loopback, and there is no token.
+    OpenAdmin {
+        /// The listener.
+        listener: SocketAddr,
+    },
+    /// The file that `admin.token_file` names holds no token.
+    AdminToken {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// A file that `auth.keys` names holds no key that can be used.
     Key {
         /// The file.
@@ -121,6 +133,25 @@ impl fmt::Display for ConfigError {
                     "try: ls -l {}; the keys are read as the user that runs the gateway",
                     file.display()
                 )
+            }
+            Self::OpenAdmin { listener } => {
+                write!(f, "admin.listen: {listener} is not a loopback address, and without a token ")?;
+                writeln!(f, "everybody who reaches it could read what this gateway does")?;
+                writeln!(f, "likely cause: neither admin.token nor admin.token_file is set")?;
+                write!(
+                    f,
+                    "try: (umask 027; openssl rand -base64 32 >/etc/corecast/admin.token), give the file "
+                )?;
+                write!(
+                    f,
+                    "to the gateway's group,\n  and set admin.token_file = \"/etc/corecast/admin.token\"; "
+                )?;
+                write!(f, "or listen on 127.0.0.1")
+            }
+            Self::AdminToken { file, why } => {
+                writeln!(f, "admin.token_file: {} {why}", file.display())?;
+                write!(f, "try: (umask 027; openssl rand -base64 32 >{})", file.display())?;
+                write!(f, "; it is read as the user that runs the gateway")
             }
             Self::OpenListener { listener, file } => {
                 write!(f, "listen: {listener} is not a loopback address, and in auth mode \"open\" ")?;
@@ -211,6 +242,7 @@ pub fn load(
         message: wrong.message,
     })?;
     refuse_open_listener(&config, mode_in_file, file)?;
+    refuse_open_admin(&config)?;
     Ok(config)
 }
 
@@ -240,6 +272,15 @@ fn is_of_a_service(name: &str) -> bool {
         || name.ends_with("_PORT")
         || name.contains("_SERVICE_PORT_")
         || name.split_once("_PORT_").is_some_and(of_port)
+}
+
+/// Beyond loopback nobody is told anything without the token.
+fn refuse_open_admin(config: &Config) -> Result<(), ConfigError> {
+    let public = config.admin.listen.filter(|listener| !listener.ip().to_canonical().is_loopback());
+    match public {
+        Some(listener) if !config.admin.has_token() => Err(ConfigError::OpenAdmin { listener }),
+        _ => Ok(()),
+    }
 }
 
 type Variables = Vec<(String, Value, Origin)>;

@@ -4,14 +4,16 @@
 //! equal. Flags beat `CORECAST_*` variables beat the file.
 //! Read again on SIGHUP (`reload`: what of it a running gateway takes over). Next: `load` for where values come
 //! from and who is blamed for a bad one, `check` for what they must be, `keys` for the key files that it
-//! names, `size` for `"64KiB"`.
+//! names, `admin` for the admin listener and its token, `size` for `"64KiB"`.
 
+mod admin;
 mod check;
 mod keys;
 mod load;
 mod reload;
 mod size;
 
+pub use admin::Admin;
 pub use keys::{KeySource, Keys, read_keys};
 pub use load::{ConfigError, Origin, assign, environment, load};
 pub use reload::{Change, LogFilter, Read, Source};
@@ -48,7 +50,7 @@ pub struct Config {
     pub web: Web,
     /// What is logged.
     pub log: Log,
-    /// The admin listener (reserved; no keys yet).
+    /// The admin listener.
     pub admin: Admin,
 }
 
@@ -255,11 +257,6 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-/// `[admin]`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Admin {}
-
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
@@ -332,6 +329,11 @@ impl Config {
     /// where it is absent) are left out.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("every key is a plain TOML value")
+    }
+
+    /// The same, to be shown: a secret in it is replaced by a word that no configuration takes.
+    pub fn without_secrets(&self) -> Self {
+        Self { admin: self.admin.without_secrets(), ..self.clone() }
     }
 }
 

@@ -71,6 +71,7 @@ impl Change {
         config.control.mailbox_bytes = old.control.mailbox_bytes;
         config.network.proxy_protocol.clone_from(&old.network.proxy_protocol);
         config.log.format = old.log.format;
+        config.admin.listen = old.admin.listen;
         // Who is connected was let in by the old mode, and the keys of one mode are nothing to another.
         if config.auth.mode() != old.auth.mode() {
             config.auth.clone_from(&old.auth);

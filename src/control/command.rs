@@ -112,6 +112,12 @@ pub enum Command {
     /// All established connections: `Answer::Sessions` under the same correlation id, piece by piece, then
     /// `Answer::SessionsEnd`.
     Sessions,
+    /// A stream of `Answer::Stats`, one now and one each interval, until the connection ends. Who does not take
+    /// one does not get it later: the next one comes instead.
+    StatsEvery {
+        /// The interval in milliseconds, 100 to 3,600,000.
+        every_ms: u64,
+    },
 }
 
 /// Which events a reader wants: those that pass all of it.
@@ -300,6 +306,8 @@ pub struct Stats {
     pub version: String,
     /// Seconds since start.
     pub uptime_s: u64,
+    /// Milliseconds since start: what divides the difference between two readings.
+    pub uptime_ms: u64,
     /// The newest position given out.
     pub position: Position,
     /// Whether it drains.
@@ -328,6 +336,10 @@ pub struct Stats {
     pub descriptors: u64,
     /// Most that there may be (RLIMIT_NOFILE).
     pub descriptors_max: u64,
+    /// Clients of the admin listener connected now.
+    pub admin_clients: u64,
+    /// Requests to it without the token where it is needed, or with a wrong one.
+    pub admin_unauthorized: u64,
     /// Addresses with a connection that counts against `limits.connections_per_address`.
     pub counted_addresses: u64,
     /// Each shard's.

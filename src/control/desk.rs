@@ -3,10 +3,12 @@
 //! Answers what control knows by itself, asks the shards for the rest, and completes their answers.
 //! Never touches a socket.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::admin::Gatekeeper;
 use super::command::{Answer, Command, CommandError, ErrorCode, Push, Stats};
 use super::drain::Drain;
 use super::events::Filter;
@@ -51,7 +53,12 @@ pub enum Subject {
     Trace(TraceId),
     /// All connections, once.
     Sessions,
+    /// The counters, at this interval.
+    Stats(Duration),
 }
+
+/// Shortest and longest interval of a stream of counters.
+const STATS_EVERY: RangeInclusive<u64> = 100..=3_600_000;
 
 /// Everything that commands work on.
 #[derive(Debug)]
@@ -66,6 +73,10 @@ pub struct Desk {
     pub scans: Scans,
     /// Clients of the control socket.
     pub clients: u64,
+    /// Clients of the admin listener.
+    pub admin_clients: u64,
+    /// Who passes the admin listener.
+    pub gatekeeper: Gatekeeper,
     /// Other configurations so far.
     pub reloads: Reloads,
     /// What was asked so far.
@@ -75,7 +86,8 @@ pub struct Desk {
     /// What is logged.
     pub log_levels: LogLevels,
     gate: Arc<Gate>,
-    started: Instant,
+    /// When the gateway started.
+    pub started: Instant,
 }
 
 impl Desk {
@@ -90,12 +102,16 @@ impl Desk {
         let (drain, reloads, traces) = (Drain::default(), Reloads::default(), Traces::default());
         let log_levels = LogLevels::new(log_filter, &config.log.level);
         let (scans, tally) = (Scans::default(), Tally::default());
+        let gatekeeper = Gatekeeper::new(&config.admin);
+        let (clients, admin_clients) = (0, 0);
         Self {
             sequencer,
             drain,
             traces,
             scans,
-            clients: 0,
+            clients,
+            admin_clients,
+            gatekeeper,
             reloads,
             tally,
             config,
@@ -132,6 +148,7 @@ impl Desk {
             Command::Topics => self.sequencer.ask_all(Request::Topics, waiter),
             Command::Topic(topic) => self.sequencer.ask_all(Request::Topic(topic), waiter),
             Command::Stats => self.sequencer.ask_all(Request::Stats, waiter),
+            Command::StatsEvery { every_ms } => return stats_every(every_ms),
             Command::Events { mask } => return Verdict::Stream(Subject::Events(Filter::kinds(mask))),
             Command::EventsWhere(filter) => {
                 return match Filter::new(filter) {
@@ -216,15 +233,18 @@ impl Desk {
         }
     }
 
-    fn stats(&self, mut shards: Vec<ShardStats>, now: Instant) -> Stats {
+    /// The counters, once the shards have given theirs.
+    pub fn stats(&self, mut shards: Vec<ShardStats>, now: Instant) -> Stats {
         let counts = self.sequencer.counts();
         for (shard, &refused) in shards.iter_mut().zip(self.sequencer.refused_by_mailbox()) {
             shard.mailbox_refused = refused;
         }
         let descriptors = Descriptors::look();
+        let uptime = now.duration_since(self.started);
         Stats {
             version: version(),
-            uptime_s: now.duration_since(self.started).as_secs(),
+            uptime_s: uptime.as_secs(),
+            uptime_ms: uptime.as_millis() as u64,
             position: self.sequencer.position(),
             draining: self.drain.has_begun(),
             accepted: counts.accepted,
@@ -239,6 +259,8 @@ impl Desk {
             requests: self.tally,
             descriptors: descriptors.open.unwrap_or_else(|| self.gate.sockets.load(Ordering::Relaxed)),
             descriptors_max: descriptors.max,
+            admin_clients: self.admin_clients,
+            admin_unauthorized: self.gatekeeper.unauthorized(),
             counted_addresses: self.gate.counted_addresses() as u64,
             shards,
         }
@@ -261,6 +283,14 @@ impl Descriptors {
         let max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         Self { open, max: max.unwrap_or(u64::MAX) }
     }
+}
+
+fn stats_every(every_ms: u64) -> Verdict {
+    if STATS_EVERY.contains(&every_ms) {
+        return Verdict::Stream(Subject::Stats(Duration::from_millis(every_ms)));
+    }
+    let message = format!("every is {every_ms} ms, must be 100 ms to 1 h");
+    Verdict::Now(Err(CommandError::new(ErrorCode::BadRequest, message)))
 }
 
 fn version() -> String {

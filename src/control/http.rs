@@ -5,6 +5,7 @@
 
 use super::chunked::{self, ChunkError};
 use super::command::{CommandError, ErrorCode};
+use crate::auth::Secret;
 use crate::stats::RefusalReason;
 use crate::wire::close::Refusal;
 use crate::wire::request::{self, HeadLimits};
@@ -29,6 +30,12 @@ pub struct Request {
     pub query: String,
     /// `Content-Type`; empty without one.
     pub content_type: String,
+    /// `Host`; empty without one, in HTTP/1.0.
+    pub host: String,
+    /// `Origin`: the page that asks, where a browser does.
+    pub origin: Option<String>,
+    /// The token of `Authorization: Bearer`.
+    pub bearer: Option<Secret>,
     /// Whether another request may follow.
     pub keep_alive: bool,
     /// Of `body_bytes_max` at most.
@@ -113,6 +120,11 @@ impl Reader {
             path: head.path.to_owned(),
             query: head.query.to_owned(),
             content_type: text(head.header("content-type")),
+            host: text(head.header("host")),
+            // Of two neither is believed: what is left is no page's.
+            origin: head.header_values("origin").next().map(|_| text(head.header("origin"))),
+            // Of two tokens neither is believed.
+            bearer: head.bearer().unwrap_or_default(),
             // HTTP/1.0 would have to be told that it may stay; nobody needs that here.
             keep_alive: head.http_1_1 && head.keep_alive(),
             body: Vec::new(),
@@ -134,7 +146,7 @@ impl Reader {
 }
 
 fn too_large(limits: &Limits) -> Refusal {
-    let message = format!("the body is over control.body_bytes, {}", limits.body_bytes_max);
+    let message = format!("the body is longer than is taken here, {} bytes", limits.body_bytes_max);
     // Clients send no bodies, so there is no reason for it among theirs.
     Refusal {
         status: 413,
@@ -193,8 +205,11 @@ impl Answer {
         if let Some(allow) = allow {
             let _ = write!(output, "Allow: {allow}\r\n");
         }
-        if *status == 503 {
-            output.extend_from_slice(b"Retry-After: 1\r\n");
+        match status {
+            // RFC 9110 15.5.2
+            401 => output.extend_from_slice(b"WWW-Authenticate: Bearer\r\n"),
+            503 => output.extend_from_slice(b"Retry-After: 1\r\n"),
+            _ => {}
         }
         if !keep_alive {
             output.extend_from_slice(b"Connection: close\r\n");
@@ -237,6 +252,7 @@ fn reason_of(status: u16) -> &'static str {
     match status {
         200 => "OK",
         400 => "Bad Request",
+        401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",

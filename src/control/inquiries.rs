@@ -39,6 +39,8 @@ pub enum Waiter {
     Drain,
     /// The supervision, which tells the service manager how many there are.
     Supervision,
+    /// Everybody who has the counters told at an interval, and is due.
+    Readers,
     /// A reload, which is over when all shards have taken it.
     Reload,
     /// Nobody: it is enough that it is done.

@@ -1,14 +1,17 @@
-//! The control socket: commands in, answers out.
+//! The control socket and the admin listener: commands in, answers out.
 //!
 //! One glommio executor, one loop (`Control::turn`): sleep in `poller`, accept through `socket`, read and do what
 //! each `peer` asks, take the shards' reports, look at the clock, write. HTTP (`http`, `routes`) and the
 //! binary protocol (`codec`) meet in `command`; `desk` does it; `sequencer` gives positions and is the
-//! only one that posts to shards. Sees of `shard` only its mailbox, and never waits for a shard.
+//! only one that posts to shards. Over TCP the same comes in by `admin`, which lets little of it pass. Sees of
+//! `shard` only its mailbox, and never waits for a shard.
 
+pub mod admin;
 mod batches;
 mod chunked;
 pub mod codec;
 pub mod command;
+mod dashboard;
 mod desk;
 mod drain;
 mod events;
@@ -33,6 +36,7 @@ pub mod tally;
 mod tickets;
 mod trace;
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -40,13 +44,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use admin::AdminSocket;
 use command::{CommandError, DrainProgress, ErrorCode};
 use desk::{Desk, Subject};
 use inquiries::{ClientId, Waiter};
 pub use metrics::reference as metrics_reference;
-use peer::{Peer, PeerLimits, READ_BYTES};
+use peer::{Door, Peer, PeerLimits, READ_BYTES};
 pub use poller::Channel;
-use poller::{EventFlags, LISTENER, Poller};
+use poller::{ADMIN_LISTENER, EventFlags, LISTENER, Poller};
 pub use reload::{Reload, Reloads};
 pub use routes::stats_json;
 use scans::Told;
@@ -58,9 +63,13 @@ use supervision::Supervision;
 use crate::config::{Config, LogFilter};
 use crate::service::ServiceManager;
 use crate::shard::mailbox::{Event, Gate, Report, Request};
+use crate::stats::ShardStats;
 
-/// Clients beyond `control.clients` that are told so; beyond them an accepted client is just closed.
+/// Clients beyond `control.clients`, and as many beyond `admin.clients`, that are told so; beyond them an accepted
+/// client is just closed.
 const REFUSED_MAX: usize = 16;
+/// Clients of the admin listener that are accepted in one turn.
+const ADMIN_ACCEPTS_MAX: usize = 16;
 /// How often the clock is looked at while something waits for it.
 const TICK: Duration = Duration::from_millis(50);
 /// How long accepting pauses when descriptors are used up.
@@ -90,6 +99,8 @@ pub fn bind(config: &Config, path: &Path, given: Option<UnixListener>) -> Result
 pub struct Parts {
     /// The control socket.
     pub socket: BoundSocket,
+    /// The admin listener.
+    pub admin: Option<AdminSocket>,
     /// The effective configuration.
     pub config: Arc<Config>,
     /// What changes its `log.level`.
@@ -125,11 +136,13 @@ pub async fn run(parts: Parts) {
 pub struct Control {
     poller: Poller,
     socket: BoundSocket,
-    /// Accepting pauses until then.
+    admin: Option<AdminSocket>,
+    /// Accepting pauses until then, on both.
     accept_at: Option<Instant>,
     peers: Vec<Slot>,
-    clients_max: usize,
     limits: PeerLimits,
+    /// The shards were asked for counters that are told at an interval.
+    reading: bool,
     desk: Desk,
     /// Traces are still to be ended: a shard had no room for the letter.
     traces_ending: bool,
@@ -153,9 +166,14 @@ struct Slot {
 
 impl Control {
     fn new(parts: Parts) -> Self {
-        let Parts { socket, config, log_filter, epoch, shards, gate, reports, signals, manager } = parts;
+        let Parts { socket, admin, config, log_filter, epoch, shards, gate, reports, signals, manager } =
+            parts;
         let poller = Poller::new().expect("two descriptors for control to wait on");
         poller.add(socket.listener(), LISTENER, EventFlags::IN).expect("the control socket can be watched");
+        if let Some(admin) = &admin {
+            let added = poller.add(admin.listener(), ADMIN_LISTENER, EventFlags::IN);
+            added.expect("the admin listener can be watched");
+        }
         let message_bytes_max = config.limits.message_bytes.bytes();
         let sequencer = Sequencer::new(epoch, message_bytes_max, shards, gate.clone());
         let now = Instant::now();
@@ -163,10 +181,11 @@ impl Control {
         Self {
             poller,
             socket,
+            admin,
             accept_at: None,
             peers: Vec::new(),
-            clients_max: config.control.clients as usize,
             limits: reload::peer_limits(&config),
+            reading: false,
             desk: Desk::new(sequencer, gate.clone(), config, log_filter, now),
             traces_ending: false,
             adopting: None,
@@ -187,6 +206,7 @@ impl Control {
         for peer in self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut()) {
             peer.work(&mut self.desk, now);
         }
+        self.read_counters(now);
         self.deliver(now);
         let Desk { drain, sequencer, scans, .. } = &mut self.desk;
         scans.ask(sequencer);
@@ -217,7 +237,7 @@ impl Control {
         }
         let ready: Vec<_> = self.poller.ready().collect();
         for (name, flags) in ready {
-            if name == LISTENER {
+            if name == LISTENER || name == ADMIN_LISTENER {
                 self.accept(now);
             } else if let Some(Slot { peer: Some(peer), watched, .. }) = self.peers.get_mut(name as usize) {
                 if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
@@ -252,43 +272,65 @@ impl Control {
         let ticks = waits || peers.any(Peer::wants_ticks);
         let now = Instant::now();
         let supervision = self.supervision.as_ref().map(|supervision| supervision.due_in(now));
-        let due = supervision.into_iter().chain(self.desk.log_levels.due_in(now)).min();
+        let reading = self.reading_due().filter(|_| !self.reading);
+        let reading = reading.map(|at| at.saturating_duration_since(now));
+        let own = [supervision, self.desk.log_levels.due_in(now), reading].into_iter().flatten();
+        let peers = self.peers.iter().filter_map(|slot| slot.peer.as_ref());
+        let due = own.chain(peers.filter_map(|peer| peer.due_in(now))).min();
         // Not shorter than it takes to be due for certain: a timer may be early by its own rounding.
         let due = due.map(|due| due.max(Duration::from_millis(1)));
         due.into_iter().chain(ticks.then_some(TICK)).min()
     }
 
+    /// Takes in who waits at either door.
     fn accept(&mut self, now: Instant) {
-        loop {
-            match self.socket.accept() {
-                Ok(None) => return,
-                Ok(Some(accepted)) => {
-                    let refused = (!accepted.allowed).then(|| {
-                        CommandError::new(
-                            ErrorCode::Forbidden,
-                            "control.allow_uids and allow_gids do not name this peer",
-                        )
-                    });
-                    self.admit(accepted.socket, refused, now);
-                }
-                Err(error) => {
-                    tracing::warn!("control socket: cannot accept: {error}; trying again in 100 ms");
-                    let _ = self.poller.remove(self.socket.listener());
-                    self.accept_at = Some(now + ACCEPT_PAUSE);
-                    return;
-                }
-            }
+        let taken = self.accept_control(now).and_then(|()| self.accept_admin(now));
+        if let Err(error) = taken {
+            tracing::warn!("control cannot accept: {error}; trying again in 100 ms");
+            let _ = self.poller.remove(self.socket.listener());
+            let _ = self.admin.as_ref().map(|admin| self.poller.remove(admin.listener()));
+            self.accept_at = Some(now + ACCEPT_PAUSE);
         }
     }
 
-    fn admit(&mut self, socket: OwnedFd, refused: Option<CommandError>, now: Instant) {
-        let peers = self.peers.iter().filter_map(|slot| slot.peer.as_ref());
+    fn accept_control(&mut self, now: Instant) -> io::Result<()> {
+        while let Some(accepted) = self.socket.accept()? {
+            let refused = (!accepted.allowed).then(|| {
+                CommandError::new(
+                    ErrorCode::Forbidden,
+                    "control.allow_uids and allow_gids do not name this peer",
+                )
+            });
+            self.admit(Door::Control, accepted.socket, refused, now);
+        }
+        Ok(())
+    }
+
+    fn accept_admin(&mut self, now: Instant) -> io::Result<()> {
+        // Strangers may come in any number, and local programs are served in between: whoever is left is told of
+        // again.
+        for _ in 0..ADMIN_ACCEPTS_MAX {
+            let Some(admin) = &self.admin else { break };
+            let Some(socket) = admin.accept()? else { break };
+            self.admit(Door::Admin, socket, None, now);
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, door: Door, socket: OwnedFd, refused: Option<CommandError>, now: Instant) {
+        let config = &self.desk.config;
+        let (key, clients_max, limits) = match door {
+            Door::Control => ("control.clients", config.control.clients, self.limits),
+            Door::Admin => ("admin.clients", config.admin.clients, reload::admin_limits(self.limits)),
+        };
+        let peers =
+            self.peers.iter().filter_map(|slot| slot.peer.as_ref()).filter(|peer| peer.door() == door);
         let (refused_now, clients_now) = peers.fold((0, 0), |(refused, clients), peer| {
             if peer.is_refused() { (refused + 1, clients) } else { (refused, clients + 1) }
         });
         let refusal = refused.or_else(|| {
-            let message = format!("control.clients is {}, and so many are connected", self.clients_max);
-            (clients_now >= self.clients_max).then(|| CommandError::new(ErrorCode::Busy, message))
+            let message = format!("{key} is {clients_max}, and so many are connected");
+            (clients_now >= clients_max).then(|| CommandError::new(ErrorCode::Busy, message))
         });
         if refusal.is_some() && refused_now >= REFUSED_MAX {
             return;
@@ -300,11 +342,39 @@ impl Control {
         });
         let slot = &mut self.peers[index];
         if let Err(error) = self.poller.add(&socket, index as u64, EventFlags::IN) {
-            return tracing::warn!("control socket: cannot watch a client: {error}");
+            return tracing::warn!("control cannot watch a client: {error}");
         }
         let id = ClientId { index: index as u32, generation: slot.generation };
-        slot.peer = Some(Peer::new(id, socket, self.limits, refusal, now));
+        slot.peer = Some(Peer::new(id, door, socket, limits, refusal, now));
         slot.watched = Some(EventFlags::IN);
+    }
+
+    /// When the next reader of the counters is due.
+    fn reading_due(&self) -> Option<Instant> {
+        self.peers.iter().filter_map(|slot| slot.peer.as_ref()?.reading_due()).min()
+    }
+
+    /// Asks for the counters where a reader is due. A full mailbox makes all that are due miss this one.
+    fn read_counters(&mut self, now: Instant) {
+        if self.reading || self.reading_due().is_none_or(|at| now < at) {
+            return;
+        }
+        self.reading = self.desk.sequencer.ask_all(Request::Stats, Waiter::Readers).is_ok();
+        if !self.reading {
+            self.peers
+                .iter_mut()
+                .filter_map(|slot| slot.peer.as_mut())
+                .for_each(|p| p.tell_reading(None, now));
+        }
+    }
+
+    /// Tells the counters to all readers that are due.
+    fn tell_reading(&mut self, shards: Vec<ShardStats>, now: Instant) {
+        self.reading = false;
+        let (stats, mut line) = (self.desk.stats(shards, now), None);
+        for peer in self.peers.iter_mut().filter_map(|slot| slot.peer.as_mut()) {
+            peer.tell_reading(Some((&stats, &mut line)), now);
+        }
     }
 
     fn take_reports(&mut self, now: Instant) {
@@ -358,6 +428,7 @@ impl Control {
                         supervision.handle_stats(&shards, &self.desk.drain, now);
                     }
                 }
+                (Waiter::Readers, Outcome::Stats(shards)) => self.tell_reading(shards, now),
                 (Waiter::Reload, _) => self.adopted(),
                 (Waiter::Client { client, correlation }, Outcome::Traced(begun)) => {
                     self.begin_trace(client, correlation, &begun, now);
@@ -374,7 +445,12 @@ impl Control {
                     }
                 }
                 (
-                    Waiter::Drain | Waiter::Supervision | Waiter::Batch(_) | Waiter::Nobody | Waiter::Scan(_),
+                    Waiter::Drain
+                    | Waiter::Supervision
+                    | Waiter::Readers
+                    | Waiter::Batch(_)
+                    | Waiter::Nobody
+                    | Waiter::Scan(_),
                     _,
                 ) => {}
             }
@@ -403,7 +479,7 @@ impl Control {
         if self.gate.events_wanted.load(Ordering::Relaxed) != wanted {
             self.gate.events_wanted.store(wanted, Ordering::Relaxed);
         }
-        let mut clients = 0;
+        (self.desk.clients, self.desk.admin_clients) = (0, 0);
         for (index, slot) in self.peers.iter_mut().enumerate() {
             let Some(peer) = &mut slot.peer else { continue };
             peer.flush(now);
@@ -413,7 +489,10 @@ impl Control {
                 *slot = Slot { generation: slot.generation.wrapping_add(1), ..Slot::default() };
                 continue;
             }
-            clients += 1;
+            match peer.door() {
+                Door::Control => self.desk.clients += 1,
+                Door::Admin => self.desk.admin_clients += 1,
+            }
             let mut flags = EventFlags::empty();
             flags.set(EventFlags::IN, peer.wants_to_read());
             flags.set(EventFlags::OUT, peer.wants_to_write());
@@ -423,11 +502,13 @@ impl Control {
                 slot.watched = Some(flags);
             }
         }
-        self.desk.clients = clients;
         self.traces_ending = !self.end_unread_traces();
         if self.accept_at.is_some_and(|at| now >= at) {
             self.accept_at = None;
             let _ = self.poller.add(self.socket.listener(), LISTENER, EventFlags::IN);
+            if let Some(admin) = &self.admin {
+                let _ = self.poller.add(admin.listener(), ADMIN_LISTENER, EventFlags::IN);
+            }
         }
     }
 

@@ -2,9 +2,12 @@
 //!
 //! Speaks whichever protocol its first bytes choose. Requests of one client begin in order; over HTTP
 //! one at a time, over the binary protocol as many as its replies find room for. A client that does not
-//! take its replies is first not read from, then closed. Its streams are in `streams`, its dumps in `dumps`.
+//! take its replies is first not read from, then closed (`deadlines`). Its streams are in `streams`, what it is told at
+//! an interval in `readings`, its dumps in `dumps`.
 
+mod deadlines;
 mod dumps;
+mod readings;
 mod streams;
 
 use std::os::fd::OwnedFd;
@@ -13,8 +16,10 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 
+use super::admin::Way;
 use super::codec::{self, Reply};
 use super::command::{Answer, Command, CommandError, ErrorCode};
+use super::dashboard;
 use super::desk::{Desk, Subject, Verdict};
 use super::http;
 use super::inquiries::{ClientId, Waiter};
@@ -31,8 +36,15 @@ const REPLY_BYTES: usize = 40;
 const STREAMS_MAX: usize = 16;
 /// How long a client that we close may go on sending before its end is cut.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long a client that is refused may wait before it is told, whatever its protocol.
-const GREETING_WAIT: Duration = Duration::from_millis(200);
+
+/// Which way a client came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The control socket: either protocol, every path.
+    Control,
+    /// The admin listener: HTTP, what the gatekeeper lets pass.
+    Admin,
+}
 
 /// Limits of one client (`[control]`).
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +66,8 @@ struct Stream {
     /// Of a dump: nothing is to be asked for now; its end is written.
     asked: bool,
     ended: bool,
+    /// When the next reading of the counters is due, where they are what it tells.
+    due: Option<Instant>,
 }
 
 /// The HTTP request that is being done.
@@ -67,13 +81,14 @@ struct Exchange {
 enum Protocol {
     Unknown,
     Binary,
-    Http { reader: http::Reader, exchange: Option<Exchange> },
+    Http { reader: Box<http::Reader>, exchange: Option<Exchange> },
 }
 
 /// One client.
 #[derive(Debug)]
 pub struct Peer {
     id: ClientId,
+    door: Door,
     socket: OwnedFd,
     limits: PeerLimits,
     protocol: Protocol,
@@ -98,12 +113,15 @@ pub struct Peer {
     accepted_at: Instant,
     /// Since when we wait for it, be it the rest of a request or that it reads.
     waiting_since: Option<Instant>,
+    /// Since when it owes us nothing and we owe it nothing, where that has an end.
+    idle_since: Option<Instant>,
 }
 
 impl Peer {
     /// A client that was just accepted. With `refusal`, that is the answer to whatever it asks first.
     pub fn new(
         id: ClientId,
+        door: Door,
         socket: OwnedFd,
         limits: PeerLimits,
         refusal: Option<CommandError>,
@@ -111,6 +129,7 @@ impl Peer {
     ) -> Self {
         Self {
             id,
+            door,
             socket,
             limits,
             protocol: Protocol::Unknown,
@@ -128,6 +147,7 @@ impl Peer {
             dead: false,
             accepted_at: now,
             waiting_since: None,
+            idle_since: None,
         }
     }
 
@@ -136,12 +156,17 @@ impl Peer {
         self.id
     }
 
+    /// Which way it came.
+    pub fn door(&self) -> Door {
+        self.door
+    }
+
     /// Its socket, to be watched.
     pub fn socket(&self) -> &OwnedFd {
         &self.socket
     }
 
-    /// Whether it counts against `control.clients`.
+    /// Whether it does not count against `control.clients` or `admin.clients`.
     pub fn is_refused(&self) -> bool {
         self.refusal.is_some()
     }
@@ -150,7 +175,7 @@ impl Peer {
     pub fn events_wanted(&self) -> u64 {
         let masks = self.streams.iter().map(|stream| match &stream.subject {
             Subject::Events(filter) => filter.mask,
-            Subject::Drain | Subject::Trace(_) | Subject::Sessions => 0,
+            Subject::Drain | Subject::Trace(_) | Subject::Sessions | Subject::Stats(_) => 0,
         });
         masks.fold(0, |all, mask| all | mask)
     }
@@ -218,15 +243,17 @@ impl Peer {
         self.step_job(desk, now);
         self.step_dumps(desk);
         if let Protocol::Unknown = self.protocol {
-            match codec::is_binary(&self.input) {
+            let is_binary = match self.door {
+                Door::Control => codec::is_binary(&self.input),
+                Door::Admin => (!self.input.is_empty()).then_some(false),
+            };
+            match is_binary {
                 None => {
                     self.hungry = true;
                     return;
                 }
                 Some(true) => self.protocol = Protocol::Binary,
-                Some(false) => {
-                    self.protocol = Protocol::Http { reader: http::Reader::default(), exchange: None }
-                }
+                Some(false) => self.protocol = Protocol::Http { reader: Box::default(), exchange: None },
             }
         }
         match self.protocol {
@@ -300,9 +327,14 @@ impl Peer {
 
     fn begin_http(&mut self, request: http::Request, desk: &mut Desk, now: Instant) {
         let keep_alive = request.keep_alive;
-        let route = match &self.refusal {
-            Some(refused) => Err(Box::new(http::Answer::refused(refused))),
-            None => routes::route(request),
+        let route = match (&self.refusal, self.door) {
+            (Some(refused), _) => Err(Box::new(http::Answer::refused(refused))),
+            (None, Door::Control) => routes::route(request),
+            (None, Door::Admin) => match desk.gatekeeper.admit(&request, now) {
+                Ok(Way::Page { head_only }) => Ok(Route::Page { head_only }),
+                Ok(Way::Route) => routes::route(request),
+                Err(answer) => Err(answer),
+            },
         };
         let shape = match &route {
             Ok(Route::Command(_, shape)) => shape.clone(),
@@ -319,6 +351,10 @@ impl Peer {
                 self.answer_http(&answer, now);
             }
             Ok(Route::Command(command, _)) => self.begin(0, command, desk, now),
+            Ok(Route::Page { head_only }) => {
+                dashboard::encode(head_only, self.output.bytes());
+                self.close(now);
+            }
             Ok(Route::Lines(body)) => {
                 desk.tally.count(RequestKind::PushBatch, RequestResult::Done);
                 let batch = desk.sequencer.open_batch(self.waiter(0));
@@ -350,15 +386,11 @@ impl Peer {
                 let batch = desk.sequencer.open_batch(self.waiter(correlation));
                 self.begin_job(Job::pushes(batch, pushes), desk, now);
             }
-            Verdict::Stream(subject) => self.begin_stream(correlation, subject, now),
+            Verdict::Stream(subject) => self.begin_stream(correlation, subject, desk.started, now),
         }
     }
 
-    fn begin_stream(&mut self, correlation: u64, subject: Subject, now: Instant) {
-        if self.hung_up {
-            // Its request was read after it had gone: nobody would ever end the stream.
-            return;
-        }
+    fn begin_stream(&mut self, correlation: u64, subject: Subject, epoch: Instant, now: Instant) {
         if self.streams.len() >= STREAMS_MAX {
             let refused =
                 CommandError::new(ErrorCode::Busy, format!("a client may have {STREAMS_MAX} streams"));
@@ -371,7 +403,8 @@ impl Peer {
         if let Protocol::Http { .. } = self.protocol {
             http::stream_head(self.output.bytes());
         }
-        self.streams.push(Stream { correlation, subject, dropped: 0, asked: false, ended: false });
+        let due = matches!(subject, Subject::Stats(_)).then(|| self.first_reading(now, epoch));
+        self.streams.push(Stream { correlation, subject, dropped: 0, asked: false, ended: false, due });
     }
 
     /// The answer to a request that waited.
@@ -440,52 +473,6 @@ impl Peer {
                 let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
             }
         }
-    }
-
-    /// Looks at the clock; false when it is over with this client.
-    pub fn handle_tick(&mut self, now: Instant) -> bool {
-        let silent = matches!(self.protocol, Protocol::Unknown) && self.closing.is_none();
-        if let (true, Some(refused)) = (silent && now >= self.accepted_at + GREETING_WAIT, &self.refusal) {
-            http::Answer::refused(refused).encode(false, self.output.bytes());
-            self.close(now);
-            self.flush(now);
-        }
-        if self.dead || self.is_done(now) {
-            return false;
-        }
-        let stuck = self.is_backlogged() && self.streams.is_empty();
-        if !stuck && !self.is_half() {
-            self.waiting_since = None;
-            return true;
-        }
-        let since = *self.waiting_since.get_or_insert(now);
-        if now >= since + self.limits.request_timeout {
-            self.cut("control.request_timeout is over");
-        }
-        !self.dead
-    }
-
-    /// Nothing is owed in either direction.
-    fn is_done(&self, now: Instant) -> bool {
-        match self.closing {
-            Some(by) => now >= by || (self.ended && self.output.unread() == 0),
-            // `work` has been called: what is left of its input is half a request, for ever.
-            None => self.ended && self.in_flight == 0 && self.job.is_none() && !self.owes(),
-        }
-    }
-
-    /// A client that has shut down its sending half still gets what it asked for, streams included.
-    fn owes(&self) -> bool {
-        self.output.unread() > 0 || !self.streams.is_empty()
-    }
-
-    /// Whether a request has begun to come, and its rest is due.
-    fn is_half(&self) -> bool {
-        let begun = match &self.protocol {
-            Protocol::Http { reader, .. } => reader.in_body(),
-            _ => false,
-        };
-        !self.is_blocked() && (begun || self.taken < self.input.len())
     }
 
     /// Whether it is worth calling `work` again at once.

@@ -21,6 +21,8 @@ pub use rustix::event::epoll::EventFlags;
 
 /// Names the listener among what is ready.
 pub const LISTENER: u64 = u64::MAX;
+/// Names the admin listener.
+pub const ADMIN_LISTENER: u64 = u64::MAX - 1;
 const EPOLL: Token = Token { index: 0, generation: 0 };
 /// Most that is told at once; the rest comes with the next call.
 const READY_MAX: usize = 128;

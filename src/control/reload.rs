@@ -9,6 +9,9 @@ use crate::config::Config;
 use crate::shard::mailbox::Request;
 use crate::wire::request::HeadLimits;
 
+/// Longest body on the admin listener.
+const ADMIN_BODY_BYTES_MAX: usize = 1 << 20;
+
 /// What a reload has come to, from the signal thread, which reads the file.
 #[derive(Debug)]
 pub enum Reload {
@@ -52,6 +55,12 @@ pub(super) fn peer_limits(config: &Config) -> PeerLimits {
     }
 }
 
+/// The same for a client of the admin listener: a body is read before it is known whether it may be sent.
+pub(super) fn admin_limits(limits: PeerLimits) -> PeerLimits {
+    let body_bytes_max = limits.http.body_bytes_max.min(ADMIN_BODY_BYTES_MAX);
+    PeerLimits { http: http::Limits { body_bytes_max, ..limits.http }, ..limits }
+}
+
 impl Control {
     pub(super) fn take_reload(&mut self, reload: Reload) {
         match reload {
@@ -81,11 +90,11 @@ impl Control {
             self.adopting = Some((config, adopt));
             return;
         }
-        self.clients_max = config.control.clients as usize;
         self.limits = peer_limits(&config);
         self.socket.allow(&config.control);
         self.desk.sequencer.limit_messages(config.limits.message_bytes.bytes());
         self.desk.log_levels.rebase(&config.log.level);
+        self.desk.gatekeeper.adopt(&config.admin);
         self.desk.config = config;
     }
 

@@ -23,6 +23,11 @@ pub enum Route {
     Command(Command, Shape),
     /// An NDJSON batch: its body.
     Lines(Vec<u8>),
+    /// The dashboard's page, whole or its head alone. Of the admin listener only.
+    Page {
+        /// `HEAD`
+        head_only: bool,
+    },
 }
 
 /// How an answer is shown where the answer alone does not say.
@@ -94,7 +99,7 @@ pub fn route(request: Request) -> Result<Route, Refused> {
         (_, ["v1", "events"]) => Ok(Route::Command(Command::EventsWhere(filter(&request)?), Shape::Plain)),
         (_, ["v1", "trace"]) => Ok(Route::Command(Command::Trace(traced(&request)?), Shape::Plain)),
         (_, ["metrics"]) => Ok(Route::Command(Command::Stats, Shape::Metrics)),
-        _ => Ok(Route::Command(Command::Stats, Shape::Plain)),
+        _ => Ok(Route::Command(stats(&request)?, Shape::Plain)),
     }
 }
 
@@ -215,6 +220,17 @@ fn traced(request: &Request) -> Result<Traced, Refused> {
         (None, Some(text)) => Ok(Traced::Connection(connection(&text)?)),
         _ => refuse(ErrorCode::BadTarget, "one of user= and connection= says who is traced"),
     }
+}
+
+/// `every=1s`: a stream of them; once without it.
+fn stats(request: &Request) -> Result<Command, Refused> {
+    let Some(every) = argument(request, "every")? else { return Ok(Command::Stats) };
+    let every_ms =
+        humantime::parse_duration(&every).ok().and_then(|every| u64::try_from(every.as_millis()).ok());
+    every_ms.map(|every_ms| Command::StatsEvery { every_ms }).ok_or_else(|| {
+        let message = format!("every is not a duration such as \"1s\" or \"500ms\": {every:?}");
+        CommandError::new(ErrorCode::BadRequest, message).into()
+    })
 }
 
 /// `connect,uplink` as bits; all of them without the argument.

@@ -28,7 +28,7 @@ kinds! {
         Topics = "topics",
         /// `Command::Topic`.
         Topic = "topic",
-        /// `Command::Stats`, as JSON or for Prometheus.
+        /// `Command::Stats`, as JSON or for Prometheus, and `Command::StatsEvery`.
         Stats = "stats",
         /// `Command::Events` and `Command::EventsWhere`.
         Events = "events",
@@ -80,7 +80,7 @@ impl RequestKind {
             Command::Unbind { .. } => Self::Unbind,
             Command::Topics => Self::Topics,
             Command::Topic(_) => Self::Topic,
-            Command::Stats => Self::Stats,
+            Command::Stats | Command::StatsEvery { .. } => Self::Stats,
             Command::Events { .. } | Command::EventsWhere(_) => Self::Events,
             Command::Trace(_) => Self::Trace,
             Command::Drain { .. } => Self::Drain,

@@ -11,6 +11,7 @@
 use std::fmt;
 
 use super::close::Refusal;
+use crate::auth::Secret;
 use crate::stats::RefusalReason;
 
 /// Limits of a head.
@@ -341,6 +342,19 @@ impl<'a> Request<'a> {
             return Err(malformed("the only transfer coding is chunked, in HTTP/1.1"));
         }
         Ok(true)
+    }
+
+    /// What stands behind `Bearer`, the scheme without case (RFC 9110 11.1, RFC 6750 2.1). Credentials of
+    /// another scheme are for somebody else. Errors: 400 for more than one header.
+    pub fn bearer(&self) -> Result<Option<Secret>, Refusal> {
+        let mut values = self.header_values("authorization");
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(malformed("more than one Authorization header"));
+        }
+        let Some((scheme, token)) = value.split_at_checked(b"bearer ".len()) else { return Ok(None) };
+        let is_bearer = scheme.eq_ignore_ascii_case(b"bearer ");
+        Ok(is_bearer.then(|| Secret::new(String::from_utf8_lossy(token).trim_start().to_owned())))
     }
 
     /// Whether the peer wants to send another request on this connection (RFC 9112 9.3).

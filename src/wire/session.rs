@@ -345,7 +345,7 @@ fn who(request: &Request<'_>, policy: &Policy) -> Result<(Option<UserId>, Creden
 /// The one token. Errors: 400 for two of them (RFC 6750 2), 401 for none.
 fn token(request: &Request<'_>) -> Result<Secret, Refusal> {
     let in_query = request.query_value("token")?.map(Secret::new);
-    match (in_query, bearer(request)?) {
+    match (in_query, request.bearer()?) {
         (Some(_), Some(_)) => Err(bad_request("a token both in the query and in Authorization")),
         (Some(token), None) | (None, Some(token)) => Ok(token),
         (None, None) => {
@@ -354,19 +354,6 @@ fn token(request: &Request<'_>) -> Result<Secret, Refusal> {
             Err(Refusal::new(RefusalReason::Unauthorized, message))
         }
     }
-}
-
-/// What stands behind `Bearer`, the scheme without case (RFC 9110 11.1, RFC 6750 2.1). Credentials of
-/// another scheme are for somebody else. Errors: 400 for more than one header.
-fn bearer(request: &Request<'_>) -> Result<Option<Secret>, Refusal> {
-    let mut values = request.header_values("authorization");
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(bad_request("more than one Authorization header"));
-    }
-    let Some((scheme, token)) = value.split_at_checked(b"bearer ".len()) else { return Ok(None) };
-    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer ");
-    Ok(is_bearer.then(|| Secret::new(String::from_utf8_lossy(token).trim_start().to_owned())))
 }
 
 /// Errors: 401 for none.

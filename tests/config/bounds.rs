@@ -53,6 +53,24 @@ fn issue_6_only_an_address_of_listen_speaks_the_proxy_protocol_and_only_to_trust
 }
 
 #[test]
+fn issue_7_the_admin_listener_has_an_address_of_its_own() {
+    bound(
+        "admin.listen",
+        &["", "127.0.0.1:0", "[::1]:9090"],
+        &["localhost:9090", "127.0.0.1", "127.0.0.1:8080"],
+    );
+    bound("admin.clients", &["1", "1024"], &["0", "1025"]);
+}
+
+#[test]
+fn issue_7_the_admin_token_is_a_bearer_token_or_in_a_file_of_absolute_path() {
+    let good = ["", "0123456789abcdef", "Zm9vYmFyYmF6cXV4Zm9v+/=="];
+    bound("admin.token", &good, &["0123456789abcde", "0123456789 abcdef", "<hidden>", &"x".repeat(513)]);
+    bound("admin.token_file", &["", "/run/secrets/token"], &["token"]);
+    bound_beside(&["admin.token=0123456789abcdef"], "admin.token_file", &[""], &["/run/secrets/token"]);
+}
+
+#[test]
 fn shards_are_at_most_1024() {
     bound("shards", &["0", "1", "1024"], &["1025"]);
 }

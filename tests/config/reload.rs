@@ -4,7 +4,8 @@ use corecast::config::{Change, Config};
 use toml::Table;
 
 /// What cannot change while the gateway runs.
-const KEPT: [&str; 7] = [
+const KEPT: [&str; 8] = [
+    "admin.listen",
     "control.mailbox_bytes",
     "control.mailbox_messages",
     "control.socket",
@@ -81,6 +82,11 @@ echo_public = true
 [log]
 level = "off"
 format = "json"
+[admin]
+listen = "127.0.0.1:2"
+token = "0123456789abcdef"
+token_file = "/a"
+clients = 1
 "#;
 
 fn keys(table: &Table) -> Vec<String> {

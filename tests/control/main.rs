@@ -4,4 +4,5 @@ mod binary;
 mod connections;
 mod http;
 mod limits;
+mod readings;
 mod shard;

@@ -58,6 +58,7 @@ impl Gateway {
         let (config, shared) = (Arc::new(config), gate.clone());
         let parts = Parts {
             socket,
+            admin: None,
             config,
             log_filter: LogFilter::new(|_| {}),
             epoch: 0xa1,

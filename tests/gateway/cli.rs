@@ -52,6 +52,32 @@ fn contract_4_push_delivers_and_prints_position_and_reach() {
 }
 
 #[test]
+fn issue_7_stats_every_prints_what_happens_a_second_until_the_gateway_goes() {
+    let mut gateway = Gateway::start(&[]);
+    let follow = |arguments: &[&str]| {
+        let arguments = [&["stats", "--every", "100ms"], arguments].concat();
+        let mut command = gateway.cli_command(&arguments);
+        let mut child = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        let lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+        (child, lines)
+    };
+    let (_text, mut text) = follow(&[]);
+    let (mut json, mut lines) = follow(&["--json"]);
+    let head = text.next().unwrap();
+    assert!(head.ends_with("PENDING BLOCKED") && head.chars().count() == 80, "{head}");
+    assert_eq!(text.next().unwrap().split_whitespace().collect::<Vec<_>>(), ["0"; 8]);
+    let _client = gateway.raw("user=ann");
+    let seen = |line: String| serde_json::from_str::<Value>(&line).unwrap()["totals"]["connections"] == 1;
+    assert!(lines.by_ref().take(50).any(seen));
+    assert!(text.by_ref().take(50).any(|line| line.split_whitespace().next() == Some("1")));
+    gateway.signal(Signal::KILL);
+    gateway.ended();
+    assert!(lines.all(|line| line.starts_with('{')));
+    let status = json.0.wait().unwrap();
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
 fn contract_4_push_takes_kinds_input_id_and_prints_json() {
     let gateway = Gateway::start(&[]);
     let (mut client, _) = gateway.hello("user=ann");

@@ -4,10 +4,12 @@
 //! have their own specification in tests/spec, which needs no sockets.
 
 mod addresses;
+mod admin;
 mod cli;
 mod connections;
 mod conservation;
 mod control;
+mod dashboard;
 mod demo;
 mod descriptors;
 mod drain;
@@ -39,5 +41,6 @@ mod slow;
 mod start;
 mod storms;
 mod tickets;
+mod top;
 mod trace;
 mod wall_clock;

@@ -202,6 +202,7 @@ mod tests {
         Stats {
             version: "1.2.3".to_owned(),
             uptime_s: 5,
+            uptime_ms: 5000,
             position: Position { epoch: 0xa1, seq: 9 },
             draining: false,
             accepted: 9,
@@ -213,6 +214,8 @@ mod tests {
             memory_limit_bytes: 4,
             tickets: 0,
             control_clients: 1,
+            admin_clients: 0,
+            admin_unauthorized: 0,
             requests,
             descriptors: 17,
             descriptors_max: 1024,

@@ -132,6 +132,13 @@ const GATEWAY: &[Metric] = &[
         s.memory_limit_bytes
     }),
     all("corecast_control_clients", "gauge", "Clients of the control socket now.", |s| s.control_clients),
+    all("corecast_admin_clients", "gauge", "Clients of the admin listener now.", |s| s.admin_clients),
+    all(
+        "corecast_admin_unauthorized_total",
+        "counter",
+        "Requests to the admin listener without the right token.",
+        |s| s.admin_unauthorized,
+    ),
     metric(
         "corecast_control_requests_total",
         "counter",

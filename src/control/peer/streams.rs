@@ -82,7 +82,7 @@ impl Peer {
             return self.tell(correlation, Err(refused), now);
         }
         let subject = Subject::Trace(begun.trace);
-        self.begin_stream(correlation, subject.clone(), now);
+        self.begin_stream(correlation, subject.clone(), now, now);
         self.tell_line(|other| *other == subject, &mut None, || begun.line());
     }
 
@@ -97,7 +97,7 @@ impl Peer {
         }
     }
 
-    fn write_line(&mut self, correlation: u64, line: &str, answer: impl Fn(String) -> Answer) {
+    pub(super) fn write_line(&mut self, correlation: u64, line: &str, answer: impl Fn(String) -> Answer) {
         match self.protocol {
             Protocol::Binary => {
                 let result = Ok(answer(line.to_owned()));

@@ -7,6 +7,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
+use base64::Engine;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -114,6 +115,23 @@ impl Browser {
         let done = self.call("Runtime.evaluate", params);
         assert!(done["exceptionDetails"].is_null(), "{script}: {done}");
         done["result"]["value"].clone()
+    }
+
+    /// Shows the page in light or dark, in a window of this size in CSS pixels.
+    #[track_caller]
+    pub fn appear(&mut self, scheme: &str, width: u32, height: u32) {
+        let feature = json!({"name": "prefers-color-scheme", "value": scheme});
+        self.call("Emulation.setEmulatedMedia", json!({"features": [feature]}));
+        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
+        self.call("Emulation.setDeviceMetricsOverride", size);
+    }
+
+    /// A picture of the whole page, as PNG, for whoever wants to look: below target/tmp.
+    #[track_caller]
+    pub fn picture(&mut self, name: &str) {
+        let taken = self.call("Page.captureScreenshot", json!({"captureBeyondViewport": true}));
+        let png = base64::engine::general_purpose::STANDARD.decode(taken["data"].as_str().unwrap()).unwrap();
+        std::fs::write(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name), png).unwrap();
     }
 
     /// Presses a key and lets it go.

@@ -130,10 +130,13 @@ pub fn exchange_unix(path: &Path, method: &str, target: &str, content_type: &str
     Response::parse(&read_to_end(&mut stream))
 }
 
-/// `GET /v1/events` or another stream of lines, being read.
-pub struct Events {
-    stream: BufReader<UnixStream>,
+/// An endless answer of JSON lines, being read.
+pub struct Lines<S> {
+    stream: BufReader<S>,
 }
+
+/// `GET /v1/events`, being read.
+pub type Events = Lines<UnixStream>;
 
 impl Gateway {
     /// Listens to `/v1/events?<query>`; what happens from here on is told.
@@ -148,9 +151,7 @@ impl Gateway {
         let mut stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         write!(stream, "GET {target} HTTP/1.1\r\nHost: corecast\r\n\r\n").unwrap();
-        let mut events = Events { stream: BufReader::new(stream) };
-        assert!(events.line().starts_with("HTTP/1.1 200 "));
-        while !events.line().is_empty() {}
+        let events = Lines::begin(stream);
         // Answered in a later turn of control than the one that began the stream.
         self.totals();
         events
@@ -158,13 +159,6 @@ impl Gateway {
 }
 
 impl Events {
-    #[track_caller]
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stream.read_line(&mut line).expect("a line within the deadline");
-        line.trim_end().to_owned()
-    }
-
     /// Whether anything has come that was not read.
     pub fn has_more(&self) -> bool {
         let socket = self.stream.get_ref();
@@ -172,21 +166,39 @@ impl Events {
         !self.stream.buffer().is_empty() || peeked.is_ok_and(|(count, _)| count > 0)
     }
 
-    /// The next event.
-    #[track_caller]
-    pub fn next(&mut self) -> Value {
-        self.next_within(DEADLINE)
-    }
-
     /// The next event of somebody who may take longer.
     #[track_caller]
     pub fn next_within(&mut self, deadline: Duration) -> Value {
         self.stream.get_ref().set_read_timeout(Some(deadline)).unwrap();
+        self.next()
+    }
+}
+
+impl<S: Read> Lines<S> {
+    /// Reads the head of the answer, which must be 200.
+    #[track_caller]
+    pub fn begin(stream: S) -> Self {
+        let mut lines = Self { stream: BufReader::new(stream) };
+        assert!(lines.line().starts_with("HTTP/1.1 200 "));
+        while !lines.line().is_empty() {}
+        lines
+    }
+
+    #[track_caller]
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).expect("a line within the deadline");
+        line.trim_end().to_owned()
+    }
+
+    /// The next line.
+    #[track_caller]
+    pub fn next(&mut self) -> Value {
         // A chunk is its length, a line with its end, and an empty line.
         let length = self.line();
         assert!(usize::from_str_radix(&length, 16).is_ok(), "{length:?} is no chunk");
-        let event = self.line();
+        let line = self.line();
         assert_eq!(self.line(), "");
-        serde_json::from_str(&event).unwrap()
+        serde_json::from_str(&line).unwrap()
     }
 }
