@@ -177,6 +177,28 @@ fn issue_7_connections_are_searched_and_kicked_after_a_question_and_names_are_te
 }
 
 #[test]
+fn issue_7_a_search_finds_who_is_there_and_a_kick_closes_him_alone() {
+    let (gateway, admin) = start(&[&format!("admin.token={TOKEN}")]);
+    let (mut ann, hello) = gateway.hello("user=ann&topics=news");
+    let (mut bob, _) = gateway.hello("user=bob&topics=news");
+    let id = hello["connection"].as_str().unwrap();
+    let mut page = Dashboard::open(admin);
+    page.use_token(TOKEN);
+    let names = "[...field('list').querySelectorAll('tbody tr')].map((row) => row.cells[1].textContent).sort().join()";
+    page.0.run("field('search').topic.value = 'news'; field('search').requestSubmit()");
+    page.0.until(&format!("{names} === 'ann,bob'"));
+    page.0.run("field('search').user.value = 'ann'; field('search').requestSubmit()");
+    page.0.until(&format!("{names} === 'ann'"));
+    assert_eq!(page.0.run("field('list').querySelector('tbody td').textContent"), id);
+    page.0.run("field('list').querySelector('tbody tr button').click()");
+    page.answer(true);
+    assert_eq!(ann.closed().0, 4500);
+    gateway.push(json!({"topic": "news"}), json!("still there"));
+    assert_eq!(bob.expect("message")["data"], "still there");
+    assert_eq!(page.0.complaints, [""; 0]);
+}
+
+#[test]
 fn issue_7_a_push_goes_out_after_a_question() {
     let (gateway, admin) = start(&[&format!("admin.token={TOKEN}")]);
     let (mut client, _) = gateway.hello("user=ann");

@@ -124,9 +124,15 @@ fn issue_7_top_once_prints_one_frame_of_80_columns_without_escapes() {
     let output = gateway.cli(&["top", "--once", "--every", "100ms"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = stdout(&output);
-    for part in
-        [", serving, up ", "3 clients: 3 websockets", "messages 0/s", "HOTTEST TOPICS", "news", "CONSUMERS"]
-    {
+    for part in [
+        ", serving, up ",
+        "3 clients: 3 websockets",
+        "messages 0/s",
+        "HOTTEST TOPICS",
+        "news",
+        "SLOWEST CONSUMERS",
+        "u2",
+    ] {
         assert!(text.contains(part), "no {part:?} in\n{text}");
     }
     assert!(text.lines().count() <= 24 && text.lines().all(|line| line.chars().count() <= 80), "{text}");

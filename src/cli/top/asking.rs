@@ -6,10 +6,11 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use super::consumers::{self, Consumers, Sort};
+use super::consumers::{self, Consumers, SORTS};
 use crate::cli::Gateway;
 use crate::cli::failure::Failure;
 use crate::client::{Client, ClientError};
+use crate::connections::Sort;
 use crate::control::command::{Answer, Command, Stats, TopicAnswer};
 
 /// The list of topics is long where there are many, and changes slowly.
@@ -36,6 +37,7 @@ pub(super) struct Reading {
 #[derive(Debug)]
 pub(super) struct Asker {
     readings: Receiver<Result<Reading, Failure>>,
+    /// The order of consumers, by its number in `SORTS`.
     sort: Arc<AtomicU8>,
 }
 
@@ -43,7 +45,7 @@ impl Asker {
     /// Begins to ask. Errors: nobody answers on the socket.
     pub(super) fn begin(gateway: Gateway, every: Duration) -> Result<Self, Failure> {
         let (tell, readings) = mpsc::sync_channel(READINGS_MAX);
-        let sort = Arc::new(AtomicU8::new(Sort::default() as u8));
+        let sort = Arc::new(AtomicU8::new(0));
         let every_ms = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
         let client = gateway.connect()?;
         let asking = Asking { gateway, client, sort: sort.clone(), topics: None, topics_at: None };
@@ -74,7 +76,8 @@ impl Asker {
 
     /// In which order consumers are asked for from now on.
     pub(super) fn sort(&self, sort: Sort) {
-        self.sort.store(sort as u8, Ordering::Relaxed);
+        let number = SORTS.iter().position(|other| *other == sort).unwrap_or(0);
+        self.sort.store(number as u8, Ordering::Relaxed);
     }
 }
 
@@ -100,8 +103,8 @@ impl Asking {
                 (_, Err(refused)) => return Err(Failure::Refused(refused)),
             };
             self.ask_topics(&stats)?;
-            let sort = Sort::from_number(self.sort.load(Ordering::Relaxed));
-            let consumers = consumers::ask(self.gateway.path(), sort);
+            let sort = SORTS[usize::from(self.sort.load(Ordering::Relaxed)) % SORTS.len()];
+            let consumers = consumers::ask(&self.gateway, sort);
             let topics = self.topics.clone();
             let reading = Reading { stats: stats.clone(), before, consumers, topics };
             if tell.send(Ok(reading)).is_err() {

@@ -10,10 +10,11 @@ use ratatui::text::Line;
 use ratatui::widgets::{Cell, Clear, Paragraph, Row, Table};
 
 use super::asking::Reading;
-use super::consumers::{Consumer, Consumers, Sort};
+use super::consumers::{Consumers, SORTS};
 use super::figures::{bytes, latencies, printable, scaled, short_age, time};
 use crate::cli::span::Span;
 use crate::cli::table::{age, counted, grouped};
+use crate::connections::{Row as Consumer, Sort};
 use crate::control::command::Stats;
 use crate::stats::{CloseReason, RefusalReason, ShardStats};
 
@@ -59,7 +60,7 @@ pub(super) struct Screen {
 impl Screen {
     /// Before the first reading.
     pub(super) fn new(every: Duration) -> Self {
-        let (sort, filter) = (Sort::default(), String::new());
+        let (sort, filter) = (SORTS[0], String::new());
         Self { every, shown: None, paused: false, helps: false, sort, filter, typing: false }
     }
 
@@ -97,7 +98,8 @@ impl Screen {
 
     /// The next order of consumers, which is to be asked for.
     pub(super) fn next_sort(&mut self) -> Sort {
-        self.sort = self.sort.next();
+        let at = SORTS.iter().position(|sort| *sort == self.sort).unwrap_or(0);
+        self.sort = SORTS[(at + 1) % SORTS.len()];
         self.sort
     }
 
@@ -215,17 +217,17 @@ impl Screen {
         };
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let name = match self.sort {
-            Sort::Lag => "SLOWEST CONSUMERS",
+            Sort::Id | Sort::Lag => "SLOWEST CONSUMERS",
             Sort::Idle => "IDLEST CONSUMERS",
             Sort::Age => "OLDEST CONSUMERS",
         };
         let rows = listed.iter().filter(|consumer| self.wants(consumer)).map(|consumer| {
-            let user = consumer.user.as_deref().map_or_else(|| consumer.id.clone(), printable);
+            let user = consumer.user.as_ref().map_or_else(|| consumer.id.to_string(), ToString::to_string);
             let age_ms = now_ms.saturating_sub(consumer.connected_at);
             let ms = if self.sort == Sort::Age { age_ms } else { consumer.idle_ms };
             [
                 printable(&user),
-                printable(&consumer.transport),
+                consumer.transport.to_string(),
                 scaled(consumer.lag_messages),
                 bytes(consumer.lag_bytes),
                 short_age(Duration::from_millis(ms)),
@@ -240,9 +242,9 @@ impl Screen {
     }
 
     fn wants(&self, consumer: &Consumer) -> bool {
-        let user = consumer.user.as_deref().unwrap_or_default();
-        [user, &consumer.id, &consumer.remote].into_iter().any(|text| self.matches(text))
-            || consumer.topics.iter().any(|topic| self.matches(topic))
+        let user = consumer.user.as_ref().map_or("", |user| user.as_str());
+        [user, &consumer.id.to_string(), &consumer.remote].into_iter().any(|text| self.matches(text))
+            || consumer.topics.iter().any(|topic| self.matches(topic.as_str()))
     }
 
     /// Whether the filter is a part of it, without case.
@@ -384,6 +386,7 @@ mod tests {
     use super::super::frame;
     use super::*;
     use crate::cli::span::tests::reading as stats;
+    use crate::connections::Transport;
     use crate::control::command::TopicAnswer;
 
     fn topic(name: &str, connections: u64) -> TopicAnswer {
@@ -392,15 +395,16 @@ mod tests {
 
     fn consumer(user: Option<&str>, lag_messages: u64) -> Consumer {
         Consumer {
-            id: "0-5-1".to_owned(),
-            user: user.map(str::to_owned),
-            transport: "ws".to_owned(),
+            id: "0-5-1".parse().unwrap(),
+            user: user.map(|user| user.parse().unwrap()),
+            transport: Transport::WebSocket,
             remote: "192.0.2.7:1".to_owned(),
+            connected_at: 0,
             lag_messages,
             lag_bytes: lag_messages * 100,
             idle_ms: 12_000,
-            topics: vec!["news".to_owned()],
-            ..Consumer::default()
+            topics: vec!["news".parse().unwrap()],
+            reason: None,
         }
     }
 
@@ -418,7 +422,7 @@ mod tests {
         screen.take(Reading {
             stats: Box::new(after),
             before: Some(Box::new(before)),
-            consumers: Consumers::Listed(vec![consumer(Some("slow\x1b[2J"), 700_000), consumer(None, 3)]),
+            consumers: Consumers::Listed(vec![consumer(Some("slow\u{202e}x"), 700_000), consumer(None, 3)]),
             topics: Some(Arc::new(vec![topic("news", 9000), topic("sport", 10)])),
         });
         screen
@@ -435,7 +439,7 @@ mod tests {
             "refused/s: connects_per_second 18; closed/s: slow_consumer 4",
             "\n0     [||||||||||||||||||||||||]",
             "\n1     [||||||||                ]",
-            "slow\\u{1b}[2J",
+            "slow\\u{202e}x",
             "700k  70 MB   12s",
             "news",
         ] {
