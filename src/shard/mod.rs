@@ -21,6 +21,7 @@ mod counts;
 mod delivery;
 mod ending;
 mod events;
+mod forms;
 mod grants;
 mod happenings;
 mod identity;

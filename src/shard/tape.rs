@@ -14,6 +14,8 @@ use bytes::Bytes;
 
 use super::clock::{TICK, Tick};
 use super::conn::NONE;
+use super::forms::HttpForms;
+pub use super::forms::{Encoder, Form};
 use super::topics::TopicId;
 use crate::message::{Message, UserId};
 use crate::wire::{envelope, event_stream, long_poll};
@@ -27,40 +29,6 @@ pub const EVERYBODY: ChainId = 0;
 
 /// What one entry costs beside its payload, for `history.bytes`.
 const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<Link>() + size_of::<Message>();
-
-/// How a message is written to a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// One WebSocket frame with exactly the payload.
-    Raw,
-    /// A `message` frame of `corecast.v1`.
-    Envelope,
-    /// An event of an event stream.
-    Event,
-    /// A message of a poll's answer, a comma before it.
-    Item,
-    /// The whole answer of a poll, with this message alone.
-    Answer,
-}
-
-/// What an encoding depends on beside the message.
-#[derive(Clone, Copy, Debug)]
-pub struct Encoder<'a> {
-    /// The gateway's.
-    pub epoch: u32,
-    /// `long_poll::begin` of a poll with no header lines of its own.
-    pub poll_begin: &'a [u8],
-    /// `Tape::encoded`.
-    pub encoded: &'a Cell<usize>,
-}
-
-/// Forms that not every gateway is asked for.
-#[derive(Debug, Default)]
-struct HttpForms {
-    event: OnceCell<Bytes>,
-    item: OnceCell<Bytes>,
-    answer: OnceCell<Bytes>,
-}
 
 /// How many messages a connection has yet to be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
