@@ -29,6 +29,8 @@ struct Override {
     target: Option<&'static str>,
     level: &'static str,
     until: Option<Instant>,
+    /// The same as it is shown, in milliseconds of Unix time.
+    until_unix_ms: Option<u64>,
 }
 
 fn refuse<T>(message: String) -> Result<T, CommandError> {
@@ -83,7 +85,7 @@ impl LogLevels {
             LogRequest::Set { level, target, for_ms } => self.set(&level, target.as_deref(), for_ms, now)?,
             LogRequest::Reset => self.keep(|_| false),
         }
-        Ok(Answer::Log(self.answer(now)))
+        Ok(Answer::Log(self.answer()))
     }
 
     fn set(
@@ -100,7 +102,10 @@ impl LogLevels {
             return refuse(format!("for_ms must be 1 to {}", FOR_MAX.as_millis()));
         }
         self.overrides.retain(|set| set.target != target);
-        self.overrides.push(Override { target, level, until: lasts.map(|lasts| now + lasts) });
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let until_unix_ms = lasts.map(|lasts| (unix + lasts).as_millis() as u64);
+        let until = lasts.map(|lasts| now + lasts);
+        self.overrides.push(Override { target, level, until, until_unix_ms });
         self.overrides.sort_by_key(|set| set.target);
         self.apply();
         let until = for_ms.map_or("until it is reset".to_owned(), |ms| format!("for {ms} ms"));
@@ -154,12 +159,11 @@ impl LogLevels {
         text
     }
 
-    fn answer(&self, now: Instant) -> LogAnswer {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    fn answer(&self) -> LogAnswer {
         let shown = |set: &Override| LogOverride {
             target: set.target.map(str::to_owned),
             level: set.level.to_owned(),
-            until: set.until.map(|until| (unix + until.saturating_duration_since(now)).as_millis() as u64),
+            until: set.until_unix_ms,
         };
         LogAnswer {
             filter: self.text(),

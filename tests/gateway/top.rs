@@ -200,3 +200,28 @@ fn issue_7_top_gives_the_terminal_back_when_the_gateway_goes_and_ends_with_3() {
     assert_eq!(status, 3, "{said}");
     assert!(said.contains("no gateway answers on"), "{said}");
 }
+
+/// Runs a command at a terminal that is not its session's, as under `nohup` or `setsid`, which then goes: no signal
+/// tells of it. Prints the exit status.
+const ABANDONED: &str = r#"
+import os, pty, subprocess, sys
+master, slave = pty.openpty()
+child = subprocess.Popen(sys.argv[1:], stdin=slave, stdout=slave, stderr=slave, env={"TERM": "xterm-256color"})
+os.close(slave)
+os.read(master, 65536)
+os.close(master)
+try:
+    print(child.wait(timeout=30))
+except subprocess.TimeoutExpired:
+    child.kill()
+    sys.exit("it does not end")
+"#;
+
+#[test]
+fn issue_7_top_ends_when_its_terminal_goes_and_no_signal_tells() {
+    let gateway = Gateway::start(&[]);
+    let mut command = Command::new("python3");
+    command.args(["-c", ABANDONED, env!("CARGO_BIN_EXE_corecast"), "top", "--socket"]).arg(&gateway.socket);
+    let output = command.output().unwrap_or_else(|error| panic!("python3: {error}; {INSTALL}"));
+    assert!(output.status.success(), "{}", stderr(&output));
+}

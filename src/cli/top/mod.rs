@@ -19,6 +19,7 @@ use clap::Args;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 
 use super::Gateway;
@@ -110,7 +111,7 @@ fn live(asker: &Asker, mut screen: Screen) -> Result<(), Failure> {
     let _taken = Taken;
     let mut terminal = ratatui::try_init().map_err(Failure::Output)?;
     let mut drawn = false;
-    while !told.load(Ordering::Relaxed) {
+    while !told.load(Ordering::Relaxed) && !terminal_is_gone() {
         if !drawn {
             terminal.draw(|frame| screen.draw(frame)).map_err(Failure::Output)?;
             drawn = true;
@@ -138,6 +139,15 @@ fn live(asker: &Asker, mut screen: Screen) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Whether nobody will ever see another frame or press another key. SIGHUP tells it only to the processes of the
+/// terminal's session, and reading keys would be a busy loop from then on.
+fn terminal_is_gone() -> bool {
+    let stdin = io::stdin();
+    let mut polled = [PollFd::new(&stdin, PollFlags::empty())];
+    let looked = rustix::event::poll(&mut polled, Some(&Timespec::default()));
+    looked.is_ok() && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
 }
 
 /// Does what a key asks; false when it asks for the end.
