@@ -10,6 +10,7 @@ mod figures;
 mod screen;
 
 use std::io::{self, IsTerminal, Write};
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::TryRecvError;
@@ -19,6 +20,7 @@ use clap::Args;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::{cursor, execute};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 
@@ -52,7 +54,14 @@ pub(super) fn top(flags: &TopFlags, gateway: Gateway, out: &mut dyn Write) -> Re
     }
     let asker = Asker::begin(gateway, flags.every)?;
     let screen = Screen::new(flags.every);
-    if flags.once { once(&asker, screen, out) } else { live(&asker, screen) }
+    if flags.once {
+        return once(&asker, screen, out);
+    }
+    match live(&asker, screen) {
+        // Nobody is there any more to be told.
+        Err(Failure::Output(_)) if !wait_for_key(Duration::ZERO) => Ok(()),
+        ended => ended,
+    }
 }
 
 /// Prints the first frame that has rates.
@@ -100,6 +109,7 @@ impl Drop for Taken {
     fn drop(&mut self) {
         // A terminal that is gone needs nothing back.
         let _ = ratatui::try_restore();
+        let _ = execute!(io::stdout(), cursor::Show);
     }
 }
 
@@ -109,17 +119,20 @@ fn live(asker: &Asker, mut screen: Screen) -> Result<(), Failure> {
         signal_hook::flag::register(signal, told.clone()).map_err(Failure::Output)?;
     }
     let _taken = Taken;
-    let mut terminal = ratatui::try_init().map_err(Failure::Output)?;
+    // Not dropped: it would complain on standard error, which is the terminal, and panic where that is gone.
+    let mut terminal = ManuallyDrop::new(ratatui::try_init().map_err(Failure::Output)?);
     let mut drawn = false;
-    while !told.load(Ordering::Relaxed) && !terminal_is_gone() {
+    while !told.load(Ordering::Relaxed) {
         if !drawn {
             terminal.draw(|frame| screen.draw(frame)).map_err(Failure::Output)?;
             drawn = true;
         }
-        let mut wait = LOOK_EVERY;
-        // Keys that come together are one change of the screen.
-        while event::poll(wait).map_err(Failure::Output)? {
-            (drawn, wait) = (false, Duration::ZERO);
+        if !wait_for_key(LOOK_EVERY) {
+            return Ok(());
+        }
+        // Keys that come together are one change of the screen, and so is another size.
+        while event::poll(Duration::ZERO).map_err(Failure::Output)? {
+            drawn = false;
             if let Event::Key(key) = event::read().map_err(Failure::Output)?
                 && key.kind == KeyEventKind::Press
                 && !hear(&mut screen, asker, key)
@@ -141,13 +154,14 @@ fn live(asker: &Asker, mut screen: Screen) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether nobody will ever see another frame or press another key. SIGHUP tells it only to the processes of the
-/// terminal's session, and reading keys would be a busy loop from then on.
-fn terminal_is_gone() -> bool {
+/// Waits for a key, at most this long; false when the terminal is gone. SIGHUP tells that only to the processes of
+/// its session, and crossterm would look for keys in a busy loop from then on.
+fn wait_for_key(at_most: Duration) -> bool {
     let stdin = io::stdin();
-    let mut polled = [PollFd::new(&stdin, PollFlags::empty())];
-    let looked = rustix::event::poll(&mut polled, Some(&Timespec::default()));
-    looked.is_ok() && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
+    let mut polled = [PollFd::new(&stdin, PollFlags::IN)];
+    let wait = Timespec { tv_sec: 0, tv_nsec: i64::from(at_most.subsec_nanos()) };
+    let looked = rustix::event::poll(&mut polled, Some(&wait));
+    looked.is_err() || !polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
 }
 
 /// Does what a key asks; false when it asks for the end.
