@@ -223,5 +223,5 @@ fn issue_7_top_ends_when_its_terminal_goes_and_no_signal_tells() {
     let mut command = Command::new("python3");
     command.args(["-c", ABANDONED, env!("CARGO_BIN_EXE_corecast"), "top", "--socket"]).arg(&gateway.socket);
     let output = command.output().unwrap_or_else(|error| panic!("python3: {error}; {INSTALL}"));
-    assert_eq!((output.status.code(), stdout(&output).trim()), (Some(0), "0"), "{}", stderr(&output));
+    assert_eq!((output.status.code(), stdout(&output).trim()), (Some(0), "1"), "{}", stderr(&output));
 }

@@ -54,14 +54,7 @@ pub(super) fn top(flags: &TopFlags, gateway: Gateway, out: &mut dyn Write) -> Re
     }
     let asker = Asker::begin(gateway, flags.every)?;
     let screen = Screen::new(flags.every);
-    if flags.once {
-        return once(&asker, screen, out);
-    }
-    match live(&asker, screen) {
-        // Nobody is there any more to be told.
-        Err(Failure::Output(_)) if !wait_for_key(Duration::ZERO) => Ok(()),
-        ended => ended,
-    }
+    if flags.once { once(&asker, screen, out) } else { live(&asker, screen) }
 }
 
 /// Prints the first frame that has rates.
@@ -127,7 +120,7 @@ fn live(asker: &Asker, mut screen: Screen) -> Result<(), Failure> {
             terminal.draw(|frame| screen.draw(frame)).map_err(Failure::Output)?;
             drawn = true;
         }
-        if !wait_for_key(LOOK_EVERY) {
+        if !wait_for_key() {
             return Ok(());
         }
         // Keys that come together are one change of the screen, and so is another size.
@@ -154,12 +147,12 @@ fn live(asker: &Asker, mut screen: Screen) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits for a key, at most this long; false when the terminal is gone. SIGHUP tells that only to the processes of
+/// Waits for a key, at most `LOOK_EVERY`; false when the terminal is gone. SIGHUP tells that only to the processes of
 /// its session, and crossterm would look for keys in a busy loop from then on.
-fn wait_for_key(at_most: Duration) -> bool {
+fn wait_for_key() -> bool {
     let stdin = io::stdin();
     let mut polled = [PollFd::new(&stdin, PollFlags::IN)];
-    let wait = Timespec { tv_sec: 0, tv_nsec: i64::from(at_most.subsec_nanos()) };
+    let wait = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK_EVERY.subsec_nanos()) };
     let looked = rustix::event::poll(&mut polled, Some(&wait));
     looked.is_err() || !polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
 }
