@@ -196,7 +196,9 @@ fn exit_statuses() -> String {
         let _ = writeln!(table, "| {status} | {what} |");
     }
     for cells in rows(FATAL) {
-        let _ = writeln!(table, "| {} | {} |", cells[0], cells[2]);
+        // A cell comes without the backtick that it ends with.
+        let end = if cells[2].matches('`').count() % 2 == 1 { "`" } else { "" };
+        let _ = writeln!(table, "| {} | {}{end} |", cells[0], cells[2]);
     }
     table
 }
