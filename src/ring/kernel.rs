@@ -182,23 +182,23 @@ impl Ring {
 
     /// Tells once when there is something to read; at once where there is.
     pub fn arm_read_poll(&mut self, socket: &impl AsFd, token: Token) {
-        let fd = types::Fd(socket.as_fd().as_raw_fd());
-        let entry = opcode::PollAdd::new(fd, (libc::POLLIN | libc::POLLRDHUP) as u32).build();
-        self.queued.push_back(entry.user_data(user_data(TAG_READ_POLL, token)));
+        self.arm_poll(socket, libc::POLLIN | libc::POLLRDHUP, user_data(TAG_READ_POLL, token));
     }
 
     /// Tells once when the peer has ended its side; at once where it has.
     pub fn arm_end_poll(&mut self, socket: &impl AsFd, token: Token) {
-        let fd = types::Fd(socket.as_fd().as_raw_fd());
-        let entry = opcode::PollAdd::new(fd, libc::POLLRDHUP as u32).build();
-        self.queued.push_back(entry.user_data(user_data(TAG_END_POLL, token)));
+        self.arm_poll(socket, libc::POLLRDHUP, user_data(TAG_END_POLL, token));
     }
 
     /// Tells once when the socket takes bytes again.
     pub fn arm_write_poll(&mut self, socket: &impl AsFd, token: Token) {
+        self.arm_poll(socket, libc::POLLOUT, user_data(TAG_WRITE_POLL, token));
+    }
+
+    fn arm_poll(&mut self, socket: &impl AsFd, events: libc::c_short, user_data: u64) {
         let fd = types::Fd(socket.as_fd().as_raw_fd());
-        let entry = opcode::PollAdd::new(fd, libc::POLLOUT as u32).build();
-        self.queued.push_back(entry.user_data(user_data(TAG_WRITE_POLL, token)));
+        let entry = opcode::PollAdd::new(fd, events as u32).build();
+        self.queued.push_back(entry.user_data(user_data));
     }
 
     /// Ends the read poll of a socket that lives on. A socket that is to be closed hangs up: this is slow.

@@ -205,9 +205,14 @@ impl Shard {
     }
 
     pub(super) fn connections_of(&self, user: &UserId) -> Vec<u32> {
+        self.slots_of(user).collect()
+    }
+
+    /// The slots of a user's connections, in the order of their list.
+    pub(super) fn slots_of(&self, user: &UserId) -> impl Iterator<Item = u32> {
         let next = |&index: &u32| Some(self.table[index].next).filter(|&next| next != NONE);
         let first = Some(self.users.first(&self.table, user.as_str())).filter(|&first| first != NONE);
-        std::iter::successors(first, next).collect()
+        std::iter::successors(first, next)
     }
 
     fn presence(&self, user: &UserId) -> Vec<Presence> {

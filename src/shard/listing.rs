@@ -85,16 +85,9 @@ impl Shard {
 
     /// The slots of a user, ascending, unless they are many.
     fn few_of(&self, user: &UserId) -> Option<Vec<u32>> {
-        let (mut slots, mut next) = (Vec::new(), self.users.first(&self.table, user.as_str()));
-        while next != NONE {
-            if slots.len() == USER_CONNECTIONS_MAX {
-                return None;
-            }
-            slots.push(next);
-            next = self.table[next].next;
-        }
+        let mut slots: Vec<u32> = self.slots_of(user).take(USER_CONNECTIONS_MAX + 1).collect();
         slots.sort_unstable();
-        Some(slots)
+        Some(slots).filter(|slots| slots.len() <= USER_CONNECTIONS_MAX)
     }
 
     fn begin(&self, step: &Step, walk: &Walk) -> Place {

@@ -241,7 +241,7 @@ impl Shard {
             match arrival {
                 Arrival::Accepted { listener, socket, armed } => self.accepted(listener, socket, armed),
                 Arrival::AcceptFailed { listener, error } => self.accept_failed(listener, &error),
-                Arrival::Readable { token, armed, ended } => self.became_readable(token, armed, ended),
+                Arrival::Readable { token, ended, .. } => self.became_readable(token, ended),
                 Arrival::Ended { token } => self.has_ended(token),
                 Arrival::Writable { token } => self.became_writable(token),
                 Arrival::Timer => self.timer = None,

@@ -66,11 +66,9 @@ impl Receiver {
 }
 
 impl Shard {
-    pub(super) fn became_readable(&mut self, token: Token, armed: bool, ended: bool) {
+    pub(super) fn became_readable(&mut self, token: Token, ended: bool) {
         let Some(index) = self.table.find(token) else { return };
-        if !armed {
-            self.table[index].clear(flag::POLLED);
-        }
+        self.table[index].clear(flag::POLLED);
         if ended {
             return self.heard_of_end(index);
         }
