@@ -17,6 +17,7 @@ struct Limited {
 }
 
 impl Limited {
+    /// Comes with much in use already, so that pages touched for the first time move it by less than a hundredth.
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("memory.toml");
@@ -24,17 +25,29 @@ impl Limited {
         let gateway = Gateway::prepared(&["limits.send_backlog_bytes=64MiB"], "127.0.0.1:0", |command| {
             command.arg("--config").arg(&file);
         });
-        Self { gateway, file, _directory: directory }
+        let limited = Self { gateway, file, _directory: directory };
+        limited.connect().unwrap().close();
+        for _ in 0..500 {
+            limited.gateway.push(json!({"topic": "history"}), json!("x".repeat(60_000)));
+        }
+        // What was looked at before all that is of no use.
+        limited.set_limit(2 << 40);
+        limited
+    }
+
+    /// Sets the limit, and waits until memory was looked at under it.
+    #[track_caller]
+    fn set_limit(&self, bytes: u64) {
+        std::fs::write(&self.file, format!("limits.memory = {bytes}\n")).unwrap();
+        self.gateway.signal(Signal::HUP);
+        self.looked(|stats| stats["memory_limit_bytes"] == bytes);
     }
 
     /// Sets the limit so that this many hundredths of it are in use, and waits until that is seen.
     #[track_caller]
     fn use_up(&self, percent: u64) {
         let used = self.looked(|_| true)["memory_used_bytes"].as_u64().unwrap();
-        let limit = used * 100 / percent;
-        std::fs::write(&self.file, format!("limits.memory = {limit}\n")).unwrap();
-        self.gateway.signal(Signal::HUP);
-        self.looked(|stats| stats["memory_limit_bytes"] == limit);
+        self.set_limit(used * 100 / percent);
     }
 
     /// The counters, once memory has been looked at and they are so.
