@@ -11,7 +11,7 @@ use crate::harness::http::Response;
 use crate::harness::issuer::unix_ms;
 use crate::harness::poll::{self, Poller};
 use crate::harness::websocket::{WebSocket, upgrade};
-use crate::harness::{Gateway, eventually, stderr, stdout};
+use crate::harness::{DEADLINE, Gateway, eventually, stderr, stdout};
 
 fn start(settings: &[&str]) -> Gateway {
     Gateway::start(&[&["auth.mode=ticket"], settings].concat())
@@ -96,13 +96,20 @@ fn issue_6_a_ticket_waits_for_its_time_and_no_longer() {
     gateway.stream(&query(&long)["/sse?".len()..]);
 }
 
+/// Never early. That an idle machine is not a tenth late, tests/shard/expiry.rs shows turn by turn; a busy one may be.
+#[track_caller]
+fn assert_ended_after_1500_ms(begun_unix_ms: u64) {
+    let after_ms = unix_ms() - begun_unix_ms;
+    assert!((1500..DEADLINE.as_millis() as u64).contains(&after_ms), "after {after_ms} ms");
+}
+
 #[test]
 fn issue_6_a_connection_by_ticket_has_the_end_topics_and_number_that_were_asked_for() {
     let gateway = start(&[]);
     let before = unix_ms();
     let mut client = gateway.raw(&ticket(&gateway, json!({"user": "ann", "connection_ttl_ms": 1500})));
     assert_eq!(client.closed().0, 4002);
-    assert!((1500..2500).contains(&(unix_ms() - before)), "after {} ms", unix_ms() - before);
+    assert_ended_after_1500_ms(before);
 
     let query = ticket(&gateway, json!({"user": "ann", "topics": ["a/*"]}));
     assert_eq!(refusal(&gateway, &format!("/sse?{query}&topics=b")), (403, "forbidden_topic".to_owned()));
@@ -145,7 +152,7 @@ fn issue_6_polls_end_with_the_time_of_their_connection() {
         .poll(&format!("{}&timeout=0", ticket(&gateway, json!({"user": "ann", "connection_ttl_ms": 1500}))));
     // A new poll does not put the end off.
     assert_eq!(poller.poll("timeout=60")["messages"], json!([]));
-    assert!((1500..2500).contains(&(unix_ms() - begun)), "after {} ms", unix_ms() - begun);
+    assert_ended_after_1500_ms(begun);
     poller.send(poll::request("timeout=60"));
     assert_eq!(poller.answer().refusal(), unauthorized());
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use corecast::auth::KeyRing;
 use corecast::config::Config;
 use corecast::message::{Kind, Message, Name, Target};
 use corecast::shard::listener::{Listener, SocketOptions};
@@ -33,18 +34,24 @@ pub struct ByHand {
 impl ByHand {
     /// A shard under a configuration that `configure` has had.
     pub fn start(configure: impl FnOnce(&mut Config)) -> Self {
+        Self::start_with(KeyRing::default(), configure)
+    }
+
+    /// The same, with keys for tokens.
+    pub fn start_with(keys: KeyRing, configure: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         configure(&mut config);
         let send_bytes = config.limits.socket_send_bytes.bytes();
         let options = SocketOptions { send_bytes, backlog: 4096 };
         let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), options).unwrap();
         let address = listener.address().unwrap();
+        let room = Room { clients_max: 1 << 20, sockets_max: 1 << 20 };
         let (mailbox, inbox) = mailbox(1024, 1 << 20).unwrap();
         let (gate, (report, reports)) = (Arc::new(Gate::default()), flume::unbounded());
         let shard = Shard::new(Parts {
             number: 0,
             epoch: 0xa1,
-            settings: Settings::new(&config, Room { clients_max: 1 << 20, sockets_max: 1 << 20 }),
+            settings: Settings::new(&config, room).with_keys(&config.auth, keys),
             listeners: vec![listener],
             inbox,
             peers: vec![mailbox.clone()],

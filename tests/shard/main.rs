@@ -6,6 +6,7 @@
 mod admission;
 mod by_hand;
 mod ends;
+mod expiry;
 mod fairness;
 mod listing;
 mod shedding;
