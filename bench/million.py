@@ -33,7 +33,8 @@ heartbeat = "5m"
 # The guest has one emulated CPU for both ends: what takes seconds elsewhere takes minutes.
 pong = "2m"
 send = "2m"
-drain = "5m"
+handshake = "2m"
+drain = "10m"
 """
 
 rows, checks = [], []
@@ -281,7 +282,7 @@ def report_of(tool, path):
     status = tool.wait(timeout=1)
     told = json.loads(path.read_text())
     back = {name: told["times"]["reconnect"][name] / 1e6 for name in ("p50", "p99", "max")}
-    row("back after: median, p99, last", f"{back['p50']:.0f} s, {back['p99']:.0f} s, {back['max']:.0f} s, told to spread over 300 s")
+    row("back after: median, p99, last", f"{back['p50']:.0f} s, {back['p99']:.0f} s, {back['max']:.0f} s, told to spread over 600 s")
     row("what the clients met", ", ".join(f"{what} {count:,}" for what, count in sorted(told["outcomes"].items())))
     check("everybody is back", told["open"] == CONNECTIONS, f"{told['open']:,}")
     check("no connect was refused over the restart", told["outcomes"].get("error refused", 0) == 0, told["outcomes"].get("error refused", 0))
@@ -298,8 +299,10 @@ def main():
     before = Reading(pid)
     log, report = OUT / "tool.log", OUT / "tool.json"
     # It waits for the restart from 5 s after all are up on.
+    # Attempts fail by design until the old process has gone: they are told when to come again. `report_of` looks at what
+    # counts, that everybody is back.
     arguments = ["storm", URL, "-c", str(CONNECTIONS), "--by-server", "40m", "--back-off", "as-told", "--timeout", "5m",
-                 "--connecting", "512", "--for", "5s", "--tolerate", "5%", "--json", str(report)]
+                 "--connecting", "512", "--for", "5s", "--tolerate", "25%", "--json", str(report)]
     with log.open("w") as stderr:
         tool = subprocess.Popen(["prlimit", "--nofile=1048576", "corecast-bench", *arguments],
                                 stdout=stderr, stderr=stderr)

@@ -46,8 +46,10 @@ const EVENTS_MAX: usize = 1024;
 /// Marks the coordinator among the epoll data, which else are slot numbers.
 const ORDERS: u64 = u64::MAX;
 const SECOND_NS: u64 = 1_000_000_000;
-/// How often deadlines of handshakes and responses are looked at.
+/// How often deadlines of handshakes and responses are looked at: less often where a look at all takes more than a
+/// twentieth of that, as at a million.
 const SWEEP_NS: u64 = SECOND_NS / 4;
+const SWEEP_SHARE: u64 = 20;
 
 /// Runs the threads of a worker process until the coordinator ends them; the first is the process's own.
 pub fn run(arguments: &WorkerArguments) -> Result<(), Failure> {
@@ -215,11 +217,12 @@ impl Worker {
             }
         }
         if self.now_ns >= self.next_sweep_ns {
-            self.next_sweep_ns = self.now_ns + SWEEP_NS;
             // A million that only wait are not looked at.
             if self.scene.under_way > 0 || self.asking.is_running() {
                 self.sweep();
             }
+            let took_ns = cpu::now_ns() - self.now_ns;
+            self.next_sweep_ns = self.now_ns + SWEEP_NS.max(took_ns * SWEEP_SHARE);
         }
         if self.now_ns >= self.next_second_ns {
             self.next_second_ns = next_second(self.now_ns);
