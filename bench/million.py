@@ -163,9 +163,10 @@ def hold(tool, log, before):
     check("the gateway's memory is flat (at most 10 % above the 128 B of bench/run)",
           (readings[-1].gateway - before.gateway) / CONNECTIONS <= 128 * 1.1,
           ", ".join(f"{(reading.gateway - before.gateway) / reading.clients:.0f}" for reading in readings) + " B")
-    first, last = rate_between(rates, 0.0, 0.1), rate_between(rates, 0.9, 1.0)
+    tenths = [rate_between(rates, tenth / 10, (tenth + 1) / 10) for tenth in range(10)]
+    first, last = tenths[0], tenths[-1]
     row("connects a second, over all", f"{rate_between(rates, 0.0, 1.0):,.0f}")
-    row("of the first tenth, of the last", f"{first:,.0f}, {last:,.0f}")
+    row("of each tenth", ", ".join(f"{rate:,.0f}" for rate in tenths))
     check("the connect rate is flat (last tenth at least 0.8 of the first)", last >= 0.8 * first, f"{last / first:.2f}")
     explain(readings[-1], before)
     return readings
