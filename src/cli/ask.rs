@@ -87,10 +87,11 @@ fn topics_text(topics: &[TopicAnswer]) -> String {
     if topics.is_empty() {
         return "no topics\n".to_owned();
     }
-    let mut rows = vec![["TOPIC", "CONNECTIONS", "NEWEST"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["TOPIC", "CONNECTIONS", "PUSHES", "NEWEST"].map(str::to_owned).to_vec()];
     rows.extend(topics.iter().map(|topic| {
         let newest = topic.position.map_or("-".to_owned(), |position| position.to_string());
-        vec![topic.topic.to_string(), grouped(topic.connections), newest]
+        let (connections, pushes) = (grouped(topic.connections), grouped(topic.pushes.into()));
+        vec![topic.topic.to_string(), connections, pushes, newest]
     }));
     aligned(&rows)
 }
@@ -136,15 +137,15 @@ mod tests {
     }
 
     #[test]
-    fn topics_lists_subscribers_and_the_newest_position() {
+    fn topics_lists_subscribers_pushes_and_the_newest_position() {
         let position = Some(Position { epoch: 0x1a2b_3c4d, seq: 17 });
         let topics = [
-            TopicAnswer { topic: name("news"), connections: 1200, position },
-            TopicAnswer { topic: name("x"), connections: 1, position: None },
+            TopicAnswer { topic: name("news"), connections: 1200, position, pushes: 31_415 },
+            TopicAnswer { topic: name("x"), connections: 1, position: None, pushes: 0 },
         ];
-        let expected = "TOPIC  CONNECTIONS  NEWEST\n\
-                        news         1,200  1a2b3c4d-17\n\
-                        x                1  -\n";
+        let expected = "TOPIC  CONNECTIONS  PUSHES  NEWEST\n\
+                        news         1,200  31,415  1a2b3c4d-17\n\
+                        x                1       0  -\n";
         assert_eq!(topics_text(&topics), expected);
     }
 }

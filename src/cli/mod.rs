@@ -76,7 +76,7 @@ enum Verb {
     Slow(connections::SlowFlags),
     /// Print every connection, one JSON object a line
     Sessions(connections::SessionsFlags),
-    /// List topics and how many connections each has
+    /// List topics, how many connections each has and how often it was pushed to
     Topics(ask::TopicsFlags),
     /// Close a user's connections, or one connection
     Kick(act::KickFlags),

@@ -296,6 +296,9 @@ pub struct TopicAnswer {
     pub connections: u64,
     /// Of its newest message that is held; `None` where none is.
     pub position: Option<Position>,
+    /// Pushes to it since a shard has known it. Begins at 0 again once nobody is subscribed and nothing of it is
+    /// held, and after `u32::MAX`.
+    pub pushes: u32,
 }
 
 /// All counters.

@@ -68,8 +68,8 @@ pub enum Gathering {
     Closed,
     /// `Answer::Bound`
     Bound,
-    /// `Answer::Topics`: connections, and the newest seq, 0 for none.
-    Topics(HashMap<Topic, (u64, u64)>),
+    /// `Answer::Topics`
+    Topics(HashMap<Topic, TopicSum>),
     /// `Answer::Stats`, for the desk to complete.
     Stats(Vec<ShardStats>),
     /// A trace that begins.
@@ -80,6 +80,16 @@ pub enum Gathering {
     Found(Option<Found>),
     /// `Answer::Connection`, or nobody.
     Detail(Option<Box<Detail>>),
+}
+
+/// One topic over the shards that have replied.
+#[derive(Debug, Default)]
+pub struct TopicSum {
+    connections: u64,
+    /// The newest, 0 for none.
+    seq: u64,
+    /// Of the shard that has counted the most: a push to a topic goes to all of them.
+    pushes: u32,
 }
 
 /// One inquiry.
@@ -109,8 +119,9 @@ impl Pending {
             (Reply::Presence(mut here), Gathering::Presence(all)) => all.append(&mut here),
             (Reply::Topics(here), Gathering::Topics(all)) => {
                 for count in here {
-                    let entry = all.entry(count.topic).or_default();
-                    *entry = (entry.0 + count.connections, entry.1.max(count.seq));
+                    let sum = all.entry(count.topic).or_default();
+                    sum.connections += count.connections;
+                    (sum.seq, sum.pushes) = (sum.seq.max(count.seq), sum.pushes.max(count.pushes));
                 }
             }
             (Reply::Stats(here), Gathering::Stats(all)) => all.push(*here),
@@ -124,12 +135,12 @@ impl Pending {
 }
 
 /// Topics over all shards as an answer, by name.
-pub fn topics_answer(all: HashMap<Topic, (u64, u64)>, epoch: u32) -> Answer {
+pub fn topics_answer(all: HashMap<Topic, TopicSum>, epoch: u32) -> Answer {
     let mut topics: Vec<_> = all
         .into_iter()
-        .map(|(topic, (connections, seq))| {
+        .map(|(topic, TopicSum { connections, seq, pushes })| {
             let position = (seq > 0).then_some(Position { epoch, seq });
-            TopicAnswer { topic, connections, position }
+            TopicAnswer { topic, connections, position, pushes }
         })
         .collect();
     topics.sort_by(|a, b| a.topic.cmp(&b.topic));

@@ -332,7 +332,7 @@ impl Sequencer {
             Request::KickUser { .. } | Request::KickConnection { .. } => Gathering::Closed,
             Request::Bind { .. } | Request::Unbind { .. } => Gathering::Bound,
             Request::Topics => Gathering::Topics(Default::default()),
-            Request::Topic(topic) => Gathering::Topics([(topic.clone(), (0, 0))].into()),
+            Request::Topic(topic) => Gathering::Topics([(topic.clone(), Default::default())].into()),
             Request::Stats => Gathering::Stats(Vec::new()),
             Request::Trace { trace, of, .. } => {
                 Gathering::Traced(Begun { trace: *trace, of: of.clone(), connections: Vec::new() })

@@ -9,7 +9,7 @@ use super::life::life;
 use super::mailbox::{Act, Letter, Party, Presence, Reply, Report, Request, TopicCount};
 use super::opening::transport_name;
 use super::tape::{ChainId, EVERYBODY};
-use super::topics::Topics;
+use super::topics::{TopicId, Topics};
 use crate::message::{ConnId, Message, Position, Target, Topic, UserId};
 use crate::ring::Token;
 use crate::stats::CloseReason;
@@ -97,6 +97,7 @@ impl Shard {
 
     fn deliver_to_topic(&mut self, topic: &Topic, message: &Arc<Message>) -> u32 {
         let id = self.topics.intern(topic, &mut self.tape);
+        self.topics.count_push(id);
         self.append(self.topics.chain(id), message);
         self.hand(message, |hand, topics| topics.members(id).iter().for_each(|&index| hand.to(index)))
     }
@@ -175,15 +176,10 @@ impl Shard {
             }
             Request::Bind { user, topic } => Reply::Bound(self.bind(&user, &topic)),
             Request::Unbind { user, topic } => Reply::Bound(self.unbind(&user, &topic)),
-            Request::Topics => {
-                let count = |(topic, members, chain): (&Topic, usize, ChainId)| TopicCount {
-                    topic: topic.clone(),
-                    connections: members as u64,
-                    seq: self.tape.newest_seq(chain),
-                };
-                Reply::Topics(self.topics.iter().map(count).collect())
+            Request::Topics => Reply::Topics(self.topics.iter().map(|id| self.topic_count(id)).collect()),
+            Request::Topic(topic) => {
+                Reply::Topics(self.topics.id(&topic).map(|id| self.topic_count(id)).into_iter().collect())
             }
-            Request::Topic(topic) => Reply::Topics(self.topic_count(topic).into_iter().collect()),
             Request::Stats => Reply::Stats(Box::new(self.snapshot())),
             Request::Drain { within_ms } => {
                 self.begin_drain(within_ms);
@@ -283,10 +279,13 @@ impl Shard {
         self.tell_unsubscribed(index, Party::Client, || ended.into_iter().cloned().collect());
     }
 
-    fn topic_count(&self, topic: Topic) -> Option<TopicCount> {
-        let id = self.topics.id(&topic)?;
-        let seq = self.tape.newest_seq(self.topics.chain(id));
-        Some(TopicCount { topic, connections: self.topics.members(id).len() as u64, seq })
+    fn topic_count(&self, id: TopicId) -> TopicCount {
+        TopicCount {
+            topic: self.topics.name(id).clone(),
+            connections: self.topics.members(id).len() as u64,
+            seq: self.tape.newest_seq(self.topics.chain(id)),
+            pushes: self.topics.pushes(id),
+        }
     }
 }
 

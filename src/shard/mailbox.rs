@@ -169,6 +169,8 @@ pub struct TopicCount {
     pub connections: u64,
     /// Seq of the newest message held for it, 0 where none is.
     pub seq: u64,
+    /// Pushes to it since the shard has known it, wrapping.
+    pub pushes: u32,
 }
 
 /// From a shard to control.

@@ -28,7 +28,11 @@ struct Record {
     topic: Topic,
     members: Vec<u32>,
     chain: ChainId,
+    /// Pushes to it since it is known, wrapping.
+    pushes: u32,
 }
+
+const _: () = assert!(size_of::<Option<Record>>() <= 48, "as many of these as there are topics");
 
 /// The counts before the text of a `Topic`: it is shared.
 const NAME_HEAD_BYTES: usize = 2 * size_of::<usize>();
@@ -62,7 +66,8 @@ impl Topics {
             self.records.len() as TopicId - 1
         });
         let chain = tape.open_chain(Owner::Topic(id));
-        self.records[id as usize] = Some(Record { topic: topic.clone(), members: Vec::new(), chain });
+        self.records[id as usize] =
+            Some(Record { topic: topic.clone(), members: Vec::new(), chain, pushes: 0 });
         self.ids.insert(topic.clone(), id);
         self.record_bytes += topic.as_str().len() + NAME_HEAD_BYTES;
         id
@@ -91,10 +96,22 @@ impl Topics {
         &self.record(id).members
     }
 
-    /// Every topic with a subscriber, and how many.
-    pub fn iter(&self) -> impl Iterator<Item = (&Topic, usize, ChainId)> {
-        let records = self.records.iter().flatten().filter(|record| !record.members.is_empty());
-        records.map(|record| (&record.topic, record.members.len(), record.chain))
+    /// Counts a push to it.
+    pub fn count_push(&mut self, id: TopicId) {
+        let record = self.record_mut(id);
+        record.pushes = record.pushes.wrapping_add(1);
+    }
+
+    /// Pushes to it since it is known here; from 0 again after `u32::MAX`.
+    pub fn pushes(&self, id: TopicId) -> u32 {
+        self.record(id).pushes
+    }
+
+    /// Every topic with a subscriber.
+    pub fn iter(&self) -> impl Iterator<Item = TopicId> {
+        let is_subscribed = |record: &Option<Record>| record.as_ref().is_some_and(|r| !r.members.is_empty());
+        let records = self.records.iter().enumerate();
+        records.filter(move |(_, record)| is_subscribed(record)).map(|(id, _)| id as TopicId)
     }
 
     /// What slot `index` is subscribed to, in the order of subscribing.

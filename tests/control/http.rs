@@ -115,10 +115,10 @@ fn contract_3_bind_and_unbind_count_connections() {
 #[test]
 fn contract_3_topics_are_added_up_and_an_unknown_one_has_nobody() {
     let gateway = Gateway::default();
-    let t = json!({"topic": "t", "connections": 6, "position": "000000a1-5"});
+    let t = json!({"topic": "t", "connections": 6, "position": "000000a1-5", "pushes": 8});
     assert_eq!(json_of(gateway.curl(&[], "/v1/topics/t")), (200, t.clone()));
     assert_eq!(json_of(gateway.curl(&[], "/v1/topics")), (200, json!({"topics": [t]})));
-    let none = json!({"topic": "none", "connections": 0, "position": null});
+    let none = json!({"topic": "none", "connections": 0, "position": null, "pushes": 0});
     assert_eq!(json_of(gateway.curl(&[], "/v1/topics/none")), (200, none));
 }
 

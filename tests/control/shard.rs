@@ -213,7 +213,7 @@ impl Shard {
 
     fn topic(&self, name: &str) -> TopicCount {
         let topic = Name::new(name).expect("valid");
-        TopicCount { topic, connections: 3, seq: u64::from(self.number) + 4 }
+        TopicCount { topic, connections: 3, seq: u64::from(self.number) + 4, pushes: 8 }
     }
 
     /// `CONNECTIONS` of them, one by one where it may find as few.

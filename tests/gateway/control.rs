@@ -158,19 +158,20 @@ fn contract_3_bind_subscribes_all_of_a_users_connections_and_unbind_ends_it() {
 }
 
 #[test]
-fn contract_3_topics_tells_subscribers_over_all_shards_and_the_newest_position() {
+fn contract_3_topics_tells_subscribers_over_all_shards_pushes_and_the_newest_position() {
     let gateway = Gateway::start(&[]);
     let users = [gateway.user_on(0), gateway.user_on(1)];
     let _clients = users.map(|user| gateway.raw(&format!("user={user}&topics=t,{user}")));
+    gateway.push(json!({"topic": "t"}), json!(0));
     let pushed = gateway.push(json!({"topic": "t"}), json!(1));
     let topic = gateway.get("/v1/topics/t");
-    assert_eq!(topic, json!({"topic": "t", "connections": 2, "position": pushed["position"]}));
+    assert_eq!(topic, json!({"topic": "t", "connections": 2, "position": pushed["position"], "pushes": 2}));
     let topics = gateway.get("/v1/topics");
     let topics = topics["topics"].as_array().unwrap();
     assert_eq!(topics.len(), 3, "{topics:?}");
     assert!(topics.contains(&topic));
     let nobody = gateway.get("/v1/topics/nobody");
-    assert_eq!(nobody, json!({"topic": "nobody", "connections": 0, "position": null}));
+    assert_eq!(nobody, json!({"topic": "nobody", "connections": 0, "position": null, "pushes": 0}));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `corecast top` (issue 7): one frame for scripts, and the live screen in a terminal of 80 columns by 24 rows,
 //! which Python's `pty` plays.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use rustix::process::Signal;
@@ -137,6 +137,34 @@ fn issue_7_top_once_prints_one_frame_of_80_columns_without_escapes() {
     }
     assert!(text.lines().count() <= 24 && text.lines().all(|line| line.chars().count() <= 80), "{text}");
     assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+}
+
+#[test]
+fn issue_7_the_hottest_topic_of_top_is_pushed_to_most_often_whoever_has_more_subscribers() {
+    let gateway = Gateway::start(&[]);
+    let _clients: Vec<_> = ["crowd", "crowd", "crowd,busy"]
+        .iter()
+        .enumerate()
+        .map(|(n, topics)| gateway.raw(&format!("user=u{n}&topics={topics}")))
+        .collect();
+    gateway.push(json!({"topic": "crowd"}), json!(0));
+    let mut command = gateway.cli_command(&["top", "--once", "--every", "200ms"]);
+    let mut guest = Guest::spawn(command.stdout(Stdio::piped()));
+    while guest.0.try_wait().unwrap().is_none() {
+        gateway.push(json!({"topic": "busy"}), json!(1));
+    }
+    let mut text = String::new();
+    guest.0.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    // Its columns are the last three.
+    let listed: Vec<Vec<&str>> = text
+        .lines()
+        .skip_while(|line| !line.contains("HOTTEST TOPICS"))
+        .skip(1)
+        .map(|line| line.split_whitespace().rev().take(3).collect())
+        .take(2)
+        .collect();
+    assert!(matches!(listed[0][..], ["1", rate, "busy"] if !["-", "0"].contains(&rate)), "{text}");
+    assert_eq!(listed[1], ["3", "0", "crowd"], "{text}");
 }
 
 #[test]

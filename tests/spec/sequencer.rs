@@ -260,17 +260,18 @@ fn an_empty_batch_is_answered_at_once() {
 }
 
 #[test]
-fn topics_are_added_up_over_the_shards_and_the_newest_position_counts() {
+fn topics_are_added_up_over_the_shards_and_the_newest_position_and_the_most_pushes_count() {
     let mut gateway = Gateway::new(2, 16);
     gateway.sequencer.ask_all(Request::Topic(name("t")), waiter(1)).expect("there is room");
-    for (shard, seq) in [(0, 5), (1, 3)] {
+    for (shard, seq, pushes) in [(0, 5, 7), (1, 3, 9)] {
         let Some(Letter::Ask { inquiry, .. }) = gateway.inboxes[shard].letter() else { panic!("asked") };
-        let count = TopicCount { topic: name("t"), connections: 10, seq };
+        let count = TopicCount { topic: name("t"), connections: 10, seq, pushes };
         gateway.sequencer.handle_reply(inquiry, Reply::Topics(vec![count]));
     }
     let (_, outcome) = gateway.sequencer.poll_answer().expect("finished");
     let Outcome::Answer(Answer::Topics(topics)) = outcome else { panic!("{outcome:?} is no list") };
-    assert_eq!((topics[0].connections, topics[0].position.map(|p| p.seq)), (20, Some(5)));
+    let topic = &topics[0];
+    assert_eq!((topic.connections, topic.position.map(|p| p.seq), topic.pushes), (20, Some(5), 9));
 }
 
 #[test]

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use super::consumers::{self, Consumers, SORTS};
+use super::topics::{HotTopic, TopicCounts};
 use crate::cli::Gateway;
 use crate::cli::failure::Failure;
 use crate::client::{Client, ClientError};
 use crate::connections::Sort;
-use crate::control::command::{Answer, Command, Stats, TopicAnswer};
+use crate::control::command::{Answer, Command, Stats};
 
-/// The list of topics is long where there are many, and changes slowly.
+/// The list of topics is long where there are many. A rate takes two of them, so the second is not waited for.
 const TOPICS_EVERY: Duration = Duration::from_secs(5);
 /// With more topics than this the list is not asked for: it would cost the gateway more than it tells.
 const TOPICS_MAX: u64 = 20_000;
@@ -29,8 +30,8 @@ pub(super) struct Reading {
     pub before: Option<Box<Stats>>,
     /// Who is behind.
     pub consumers: Consumers,
-    /// Topics, those with the most subscribers first; `None` where there are too many to ask for.
-    pub topics: Option<Arc<Vec<TopicAnswer>>>,
+    /// Topics, those with the most pushes a second first; `None` where there are too many to ask for.
+    pub topics: Option<Arc<Vec<HotTopic>>>,
 }
 
 /// The thread that asks.
@@ -48,7 +49,14 @@ impl Asker {
         let sort = Arc::new(AtomicU8::new(0));
         let every_ms = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
         let client = gateway.connect()?;
-        let asking = Asking { gateway, client, sort: sort.clone(), topics: None, topics_at: None };
+        let asking = Asking {
+            gateway,
+            client,
+            sort: sort.clone(),
+            counts: TopicCounts::default(),
+            topics: None,
+            topics_at: None,
+        };
         // Ends with the process, or when nobody takes its readings.
         let spawned = thread::Builder::new().name("asking".to_owned()).spawn(move || {
             if let Err(failure) = asking.run(every_ms, &tell) {
@@ -86,7 +94,8 @@ struct Asking {
     /// Has the counters told at an interval.
     client: Client,
     sort: Arc<AtomicU8>,
-    topics: Option<Arc<Vec<TopicAnswer>>>,
+    counts: TopicCounts,
+    topics: Option<Arc<Vec<HotTopic>>>,
     topics_at: Option<Instant>,
 }
 
@@ -116,7 +125,7 @@ impl Asking {
 
     fn ask_topics(&mut self, stats: &Stats) -> Result<(), Failure> {
         let now = Instant::now();
-        if self.topics_at.is_some_and(|at| now < at + TOPICS_EVERY) {
+        if self.counts.are_two() && self.topics_at.is_some_and(|at| now < at + TOPICS_EVERY) {
             return Ok(());
         }
         self.topics_at = Some(now);
@@ -129,9 +138,8 @@ impl Asking {
             .connect()
             .and_then(|mut client| client.call(&Command::Topics).map_err(|error| self.gone(error)))?
         {
-            Answer::Topics(mut topics) => {
-                topics.sort_by(|a, b| b.connections.cmp(&a.connections).then_with(|| a.topic.cmp(&b.topic)));
-                self.topics = Some(Arc::new(topics));
+            Answer::Topics(topics) => {
+                self.topics = Some(Arc::new(self.counts.take(topics, Instant::now())));
                 Ok(())
             }
             _ => Err(Failure::Answer),

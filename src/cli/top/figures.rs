@@ -16,6 +16,16 @@ pub(super) fn scaled(number: u64) -> String {
     }
 }
 
+/// A rate, with one digit behind the point below 10: `0`, `<0.1`, `2.5`, `123k`.
+pub(super) fn rate(per_second: f64) -> String {
+    match per_second {
+        0.0 => "0".to_owned(),
+        ..0.05 => "<0.1".to_owned(),
+        ..9.95 => format!("{per_second:.1}"),
+        _ => scaled(per_second.round() as u64),
+    }
+}
+
 /// `999 B`, `1.2 kB`, `12 MB`.
 pub(super) fn bytes(number: u64) -> String {
     with_unit(number, &[" B", " kB", " MB", " GB", " TB", " PB", " EB"])
@@ -107,6 +117,9 @@ mod tests {
             assert_eq!(bytes(number), text);
         }
         assert_eq!((scaled(u64::MAX).as_str(), bytes(u64::MAX).as_str()), ("18E", "18 EB"));
+        for (number, text) in [(0.0, "0"), (0.001, "<0.1"), (0.2, "0.2"), (9.96, "10"), (123_456.7, "123k")] {
+            assert_eq!(rate(number), text);
+        }
         for (us, text) in [(850, "850 us"), (1500, "1.5 ms"), (12_345, "12 ms"), (3_200_000, "3.2 s")] {
             assert_eq!(time(us), text);
         }

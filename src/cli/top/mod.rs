@@ -2,12 +2,13 @@
 //!
 //! A thread asks (`asking`), this one draws what came (`screen`) and hears keys. It sleeps in between: a frame
 //! is drawn when there is something new to see. Whatever ends it, the terminal is as it was before. `figures`
-//! makes numbers of two readings, `consumers` knows those who are behind.
+//! makes numbers of two readings, `consumers` knows those who are behind, `topics` those that are hot.
 
 mod asking;
 mod consumers;
 mod figures;
 mod screen;
+mod topics;
 
 use std::io::{self, IsTerminal, Write};
 use std::mem::ManuallyDrop;

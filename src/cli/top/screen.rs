@@ -11,7 +11,7 @@ use ratatui::widgets::{Cell, Clear, Paragraph, Row, Table};
 
 use super::asking::Reading;
 use super::consumers::{Consumers, SORTS};
-use super::figures::{bytes, latencies, printable, scaled, short_age, time};
+use super::figures::{bytes, latencies, printable, rate, scaled, short_age, time};
 use crate::cli::span::Span;
 use crate::cli::table::{age, counted, grouped};
 use crate::connections::{Row as Consumer, Sort};
@@ -29,7 +29,7 @@ const SIDE_BY_SIDE_COLUMNS: u16 = 76;
 /// Marks of a bar.
 const BAR_COLUMNS: usize = 24;
 
-const HELP: [&str; 11] = [
+const HELP: [&str; 12] = [
     "q, Ctrl-C  leave",
     "s          consumers by lag, by idle time, by age",
     "/          only those whose names hold a text: Enter keeps it, Esc forgets it",
@@ -38,6 +38,7 @@ const HELP: [&str; 11] = [
     "",
     "BAR        clients, beside those of the fullest shard",
     "LAG        messages that a consumer is behind, and their bytes",
+    "PUSH/s     pushes to a topic in the last 5 s, however many were subscribed",
     "latency    push to socket, for half of the messages, for 99 % and for 99.9 %",
     "refused    requests that got 4xx or 503 before they were clients",
     "           see also: corecast stats, corecast who, corecast kick",
@@ -197,7 +198,7 @@ impl Screen {
     }
 
     fn draw_lists(&self, frame: &mut Frame, area: Rect, reading: &Reading) {
-        let parts = [Constraint::Fill(5), Constraint::Fill(3)];
+        let parts = [Constraint::Fill(7), Constraint::Fill(6)];
         let [consumers, topics] = if area.width >= SIDE_BY_SIDE_COLUMNS {
             Layout::horizontal(parts).spacing(2).areas(area)
         } else {
@@ -259,9 +260,13 @@ impl Screen {
         };
         let rows = topics.iter().filter(|topic| self.matches(topic.topic.as_str()));
         let rows = rows.take(usize::from(area.height));
-        let rows = rows.map(|topic| [printable(topic.topic.as_str()), scaled(topic.connections)]);
-        let table = table(rows, ["HOTTEST TOPICS", "CLIENTS"], 1);
-        frame.render_widget(table.widths([Constraint::Fill(1), Constraint::Length(7)]), area);
+        let rows = rows.map(|topic| {
+            let pushes = topic.pushes_per_second.map_or("-".to_owned(), rate);
+            [printable(topic.topic.as_str()), pushes, scaled(topic.connections)]
+        });
+        let table = table(rows, ["HOTTEST TOPICS", "PUSH/s", "CLIENTS"], 1);
+        let widths = [Constraint::Fill(1), Constraint::Length(6), Constraint::Length(7)];
+        frame.render_widget(table.widths(widths), area);
     }
 
     fn foot(&self) -> Line<'static> {
@@ -384,13 +389,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::frame;
+    use super::super::topics::HotTopic;
     use super::*;
     use crate::cli::span::tests::reading as stats;
     use crate::connections::Transport;
-    use crate::control::command::TopicAnswer;
 
-    fn topic(name: &str, connections: u64) -> TopicAnswer {
-        TopicAnswer { topic: name.parse().unwrap(), connections, position: None }
+    fn topic(name: &str, connections: u64, pushes_per_second: Option<f64>) -> HotTopic {
+        HotTopic { topic: name.parse().unwrap(), connections, pushes_per_second }
     }
 
     fn consumer(user: Option<&str>, lag_messages: u64) -> Consumer {
@@ -423,7 +428,7 @@ mod tests {
             stats: Box::new(after),
             before: Some(Box::new(before)),
             consumers: Consumers::Listed(vec![consumer(Some("slow\u{202e}x"), 700_000), consumer(None, 3)]),
-            topics: Some(Arc::new(vec![topic("news", 9000), topic("sport", 10)])),
+            topics: Some(Arc::new(vec![topic("sport", 10, Some(250.0)), topic("news", 9000, None)])),
         });
         screen
     }
@@ -441,7 +446,9 @@ mod tests {
             "\n1     [||||||||                ]",
             "slow\\u{202e}x",
             "700k  70 MB   12s",
-            "news",
+            "HOTTEST TOPICS        PUSH/s CLIENTS",
+            "sport                    250      10",
+            "news                       -   9,000",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }
