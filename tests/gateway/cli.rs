@@ -165,7 +165,10 @@ fn contract_4_who_and_topics_list_what_is_there() {
     let who = done_json(&gateway.cli(&["who", "ann", "--json"]));
     assert_eq!((&who["online"], &who["connections"][0]["id"]), (&json!(true), &hello["connection"]));
     let topics = done(&gateway.cli(&["topics"]));
-    assert_eq!(topics.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>(), ["news", "1", "0", "-"]);
+    assert_eq!(
+        topics.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>(),
+        ["news", "1", "0", "-"]
+    );
     let topic = done_json(&gateway.cli(&["topics", "news", "--json"]));
     assert_eq!(topic, json!({"topic": "news", "connections": 1, "position": null, "pushes": 0}));
 }

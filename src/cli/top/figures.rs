@@ -8,12 +8,14 @@ use crate::cli::table::grouped;
 use crate::control::command::Stats;
 use crate::control::stats_json;
 
-/// `1,234` up to five digits, then `123k`, `12M`, `1.2G`: at most five or six columns.
+/// `1,234` up to five digits, then three of them: `123k`, `12.3M`, `1.23G`. At most six columns.
 pub(super) fn scaled(number: u64) -> String {
-    match number {
-        0..100_000 => grouped(number),
-        _ => with_unit(number, &["", "k", "M", "G", "T", "P", "E"]),
+    if number < 100_000 {
+        return grouped(number);
     }
+    let (value, unit) = with_unit(number, &["", "k", "M", "G", "T", "P", "E"]);
+    let digits = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+    format!("{value:.digits$}{unit}")
 }
 
 /// A rate, with one digit behind the point below 10: `0`, `<0.1`, `2.5`, `123k`.
@@ -28,16 +30,17 @@ pub(super) fn rate(per_second: f64) -> String {
 
 /// `999 B`, `1.2 kB`, `12 MB`.
 pub(super) fn bytes(number: u64) -> String {
-    with_unit(number, &[" B", " kB", " MB", " GB", " TB", " PB", " EB"])
+    let (value, unit) = with_unit(number, &[" B", " kB", " MB", " GB", " TB", " PB", " EB"]);
+    let digits = usize::from(number > 999 && value < 9.95);
+    format!("{value:.digits$}{unit}")
 }
 
-fn with_unit(number: u64, units: &[&str]) -> String {
+fn with_unit(number: u64, units: &[&'static str]) -> (f64, &'static str) {
     let (mut value, mut unit) = (number as f64, 0);
     while value >= 999.5 && unit + 1 < units.len() {
         (value, unit) = (value / 1000.0, unit + 1);
     }
-    let digits = usize::from(unit > 0 && value < 9.95);
-    format!("{value:.digits$}{}", units[unit])
+    (value, units[unit])
 }
 
 /// `850 us`, `12 ms`, `3.2 s`.
@@ -108,7 +111,9 @@ mod tests {
 
     #[test]
     fn numbers_have_few_columns_and_their_unit() {
-        for (number, text) in [(0, "0"), (99_999, "99,999"), (123_456, "123k"), (1_234_567, "1.2M")] {
+        for (number, text) in
+            [(0, "0"), (99_999, "99,999"), (123_456, "123k"), (1_000_000, "1.00M"), (12_345_678, "12.3M")]
+        {
             assert_eq!(scaled(number), text);
         }
         let sizes =
@@ -116,7 +121,7 @@ mod tests {
         for (number, text) in sizes {
             assert_eq!(bytes(number), text);
         }
-        assert_eq!((scaled(u64::MAX).as_str(), bytes(u64::MAX).as_str()), ("18E", "18 EB"));
+        assert_eq!((scaled(u64::MAX).as_str(), bytes(u64::MAX).as_str()), ("18.4E", "18 EB"));
         for (number, text) in [(0.0, "0"), (0.001, "<0.1"), (0.2, "0.2"), (9.96, "10"), (123_456.7, "123k")] {
             assert_eq!(rate(number), text);
         }

@@ -2,11 +2,12 @@
 //!
 //! A thread asks (`asking`), this one draws what came (`screen`) and hears keys. It sleeps in between: a frame
 //! is drawn when there is something new to see. Whatever ends it, the terminal is as it was before. `figures`
-//! makes numbers of two readings, `consumers` knows those who are behind, `topics` those that are hot.
+//! makes numbers of two readings, `head` lines of those, `consumers` knows those who are behind, `topics` those that are hot.
 
 mod asking;
 mod consumers;
 mod figures;
+mod head;
 mod screen;
 mod topics;
 

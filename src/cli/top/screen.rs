@@ -11,17 +11,16 @@ use ratatui::widgets::{Cell, Clear, Paragraph, Row, Table};
 
 use super::asking::Reading;
 use super::consumers::{Consumers, SORTS};
-use super::figures::{bytes, latencies, printable, rate, scaled, short_age, time};
+use super::figures::{bytes, printable, rate, scaled, short_age};
+use super::head::{self, HEAD_ROWS};
 use crate::cli::span::Span;
-use crate::cli::table::{age, counted, grouped};
+use crate::cli::table::counted;
 use crate::connections::{Row as Consumer, Sort};
 use crate::control::command::Stats;
-use crate::stats::{CloseReason, RefusalReason, ShardStats};
+use crate::stats::ShardStats;
 
 /// Longest filter.
 const FILTER_CHARS_MAX: usize = 64;
-/// The lines above the shards.
-const HEAD_ROWS: u16 = 6;
 /// Consumers and topics have at least so many rows, heads included.
 const LISTS_ROWS_MIN: u16 = 8;
 /// Wide enough for both lists side by side.
@@ -143,58 +142,13 @@ impl Screen {
             Constraint::Length(1),
         ];
         let [head, _, shards, _, lists, foot] = Layout::vertical(rows).areas(area);
-        self.draw_head(frame, head, reading, span);
+        draw_head(frame, head, reading, span);
         draw_shards(frame, shards, &reading.stats, span);
         self.draw_lists(frame, lists, reading);
         frame.render_widget(self.foot(), foot);
         if self.helps {
             draw_help(frame);
         }
-    }
-
-    fn draw_head(&self, frame: &mut Frame, area: Rect, reading: &Reading, span: Option<Span<'_>>) {
-        let stats = &reading.stats;
-        let sum = |count: fn(&ShardStats) -> u64| stats.shards.iter().map(count).sum::<u64>();
-        let state = if stats.draining { "draining" } else { "serving" };
-        let up = age(Duration::from_secs(stats.uptime_s));
-        let mut lines = vec![
-            Line::raw(format!("corecast {}, {state}, up {up}, position {}", stats.version, stats.position))
-                .style(Modifier::BOLD),
-            Line::raw(format!(
-                "{}: {}, {}, {}; {}, {}",
-                counted(sum(|shard| shard.connections), "client"),
-                counted(sum(|shard| shard.websockets), "websocket"),
-                counted(sum(|shard| shard.event_streams), "event stream"),
-                counted(sum(|shard| shard.polls), "poll"),
-                counted(sum(|shard| shard.users), "user"),
-                counted(sum(|shard| shard.topics), "topic"),
-            )),
-        ];
-        lines.push(Line::raw(match span {
-            Some(span) => format!(
-                "accepted {}/s, closed {}/s, pushes {}/s, messages {}/s, sent {}/s",
-                scaled(span.total(|shard| shard.accepted)),
-                scaled(span.total(ShardStats::closed_total)),
-                scaled(span.rate(|stats| stats.accepted)),
-                scaled(span.total(|shard| shard.delivered)),
-                bytes(span.total(|shard| shard.sent_bytes)),
-            ),
-            None => "rates: with the next reading".to_owned(),
-        }));
-        let memory = match (stats.memory_used_bytes, stats.memory_limit_bytes) {
-            (_, 0) => String::new(),
-            (used, limit) => format!(", memory {} of {}", bytes(used), bytes(limit)),
-        };
-        let (pending, blocked) = (sum(|shard| shard.pending), sum(|shard| shard.blocked));
-        let pushed = format!("{} pushes refused, {} busy", grouped(stats.refused), grouped(stats.busy));
-        lines.push(Line::raw(format!(
-            "pending {}, blocked {}, {pushed}{memory}",
-            scaled(pending),
-            grouped(blocked)
-        )));
-        lines.push(Line::raw(latency_line(reading)));
-        lines.push(Line::raw(span.map_or(String::new(), ends_line)));
-        frame.render_widget(Paragraph::new(lines), area);
     }
 
     fn draw_lists(&self, frame: &mut Frame, area: Rect, reading: &Reading) {
@@ -306,33 +260,10 @@ fn table<'a, const N: usize>(
     Table::default().rows(rows.map(row)).header(head)
 }
 
-fn latency_line(reading: &Reading) -> String {
-    let shares = [0.5, 0.99, 0.999];
-    let found = reading.before.as_deref().and_then(|before| latencies(before, &reading.stats, shares));
-    let Some([half, most, nearly_all]) = found else { return "latency: no data".to_owned() };
-    let at_most =
-        |us| if us == u64::MAX { "over the last bucket".to_owned() } else { format!("<= {}", time(us)) };
-    format!("latency: p50 {}, p99 {}, p99.9 {}", at_most(half), at_most(most), at_most(nearly_all))
-}
-
-/// Why clients were refused and connections ended since the last reading, the most first.
-fn ends_line(span: Span<'_>) -> String {
-    let mut refused: Vec<(&str, u64)> = RefusalReason::ALL
-        .iter()
-        .map(|&reason| (reason.name(), span.total(|shard| shard.refused_for(reason))))
-        .collect();
-    let mut closed: Vec<(&str, u64)> = CloseReason::ALL
-        .iter()
-        .map(|&reason| (reason.name(), span.total(|shard| shard.closed[reason as usize])))
-        .collect();
-    let listed = |counts: &mut Vec<(&str, u64)>| {
-        counts.retain(|(_, count)| *count > 0);
-        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        let shown: Vec<String> =
-            counts.iter().map(|(name, count)| format!("{name} {}", scaled(*count))).collect();
-        if shown.is_empty() { "none".to_owned() } else { shown.join(", ") }
-    };
-    format!("refused/s: {}; closed/s: {}", listed(&mut refused), listed(&mut closed))
+fn draw_head(frame: &mut Frame, area: Rect, reading: &Reading, span: Option<Span<'_>>) {
+    let mut lines = head::lines(reading, span, usize::from(area.width)).map(Line::raw);
+    lines[0].style = Modifier::BOLD.into();
+    frame.render_widget(Paragraph::new(Vec::from(lines)), area);
 }
 
 fn draw_shards(frame: &mut Frame, area: Rect, stats: &Stats, span: Option<Span<'_>>) {
@@ -393,6 +324,7 @@ mod tests {
     use super::*;
     use crate::cli::span::tests::reading as stats;
     use crate::connections::Transport;
+    use crate::stats::{CloseReason, RefusalReason};
 
     fn topic(name: &str, connections: u64, pushes_per_second: Option<f64>) -> HotTopic {
         HotTopic { topic: name.parse().unwrap(), connections, pushes_per_second }
