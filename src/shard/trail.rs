@@ -152,7 +152,7 @@ impl Shard {
             if !has_room {
                 trail.lost += 1;
                 self.trails.lost += 1;
-                self.stats.events_dropped += 1;
+                self.stats.trace_dropped += 1;
                 continue;
             }
             let after = now.saturating_duration_since(trail.begun);

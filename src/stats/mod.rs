@@ -139,8 +139,10 @@ pub struct ShardStats {
     pub tape_age_ms: u64,
     /// Bytes of memory set aside, by what for, in the order of `MemoryClass::ALL`.
     pub memory: [u64; MemoryClass::COUNT],
-    /// Events, and steps of traces, that control did not take in time.
+    /// Events that control did not take in time.
     pub events_dropped: u64,
+    /// Steps of traces that it did not take in time.
+    pub trace_dropped: u64,
     /// Turns of the loop, and batches of sends submitted.
     pub turns: u64,
     /// See `turns`.

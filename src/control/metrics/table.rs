@@ -246,6 +246,9 @@ const MESSAGES: &[Metric] = &[
     counter("corecast_events_dropped_total", "Events that control did not take in time.", |s| {
         s.events_dropped
     }),
+    counter("corecast_trace_dropped_total", "Lines of traces that control did not take in time.", |s| {
+        s.trace_dropped
+    }),
 ];
 
 const MACHINERY: &[Metric] = &[
