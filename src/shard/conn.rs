@@ -208,12 +208,14 @@ impl Rare {
         self.outbox.iter().skip(first).map(|frame| u64::from(frame.messages)).sum()
     }
 
-    /// Bytes that it takes, with its buffers; those of unfinished messages are not among them.
+    /// Bytes that it takes, with its buffers.
     pub fn memory_bytes(&self) -> usize {
         let lists = self.outbox.capacity() * size_of::<Frame>()
             + self.topics.capacity() * size_of::<(TopicId, u32)>()
             + self.replays.capacity() * size_of::<Replay>();
-        size_of::<Self>() + self.head.capacity() + self.unheard.capacity() + self.outbox_bytes + lists
+        let unfinished = self.decoder.as_ref().map_or(0, Decoder::buffer_bytes);
+        let received = self.head.capacity() + self.unheard.capacity() + unfinished;
+        size_of::<Self>() + received + self.outbox_bytes + lists
     }
 
     /// Puts a frame behind the others.

@@ -9,6 +9,7 @@ mod ends;
 mod expiry;
 mod fairness;
 mod listing;
+mod measuring;
 mod shedding;
 mod trail;
 

@@ -115,6 +115,11 @@ impl Decoder {
         Self::default()
     }
 
+    /// Bytes set aside for what is kept, beside the decoder itself.
+    pub fn buffer_bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Whether nothing is kept: no part of a frame, no unfinished message.
     pub fn is_idle(&self) -> bool {
         self.message.is_none() && matches!(self.progress, Progress::Header { kept: 0, .. })
