@@ -1,7 +1,8 @@
 //! What a shard tells about itself when it is asked: its counters, and what it holds now.
 //!
 //! Nothing here looks at every connection. What only they know (how far one lags, what its buffers take) is
-//! gathered by the sweep, which comes by each of them anyway, and told as of its last pass.
+//! gathered by the sweep, which comes by each of them anyway, and told as of its last whole pass: with one pass under
+//! way, it is as old as two, 2.5 s at most (`clock::Sweep`).
 
 use super::Shard;
 use super::conn::{Slot, State, flag};

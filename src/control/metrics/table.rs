@@ -167,7 +167,7 @@ const CONNECTIONS: &[Metric] = &[
     gauge("corecast_open_sockets", "Sockets of clients open now, handshakes included.", |s| s.open),
     gauge(
         "corecast_handshakes",
-        "Sockets whose request is not complete, as of the sweep's last pass.",
+        "Sockets whose request is not complete, as the sweep saw them at most 2.5 s ago.",
         |s| s.handshakes,
     ),
     by("corecast_connections", "gauge", "Clients established now, by transport.", "transport", |s| {
@@ -231,10 +231,10 @@ const MESSAGES: &[Metric] = &[
     gauge("corecast_blocked_connections", "Connections whose socket refuses bytes now.", |s| s.blocked),
     gauge(
         "corecast_lagging_connections",
-        "Of these, those that messages wait for, as of the last pass.",
+        "Of these, those that messages wait for, as seen at most 2.5 s ago.",
         |s| s.lagging,
     ),
-    gauge("corecast_largest_lag_bytes", "How far the furthest of these is behind.", |s| s.lag_bytes_max),
+    gauge("corecast_largest_lag_bytes", "How far the furthest of these is behind, as seen at most 2.5 s ago.", |s| s.lag_bytes_max),
     gauge("corecast_tape_messages", "Messages on the tape now.", |s| s.tape_messages),
     gauge("corecast_tape_bytes", "Their bytes, as history.bytes counts them.", |s| s.tape_bytes),
     metric(
@@ -270,7 +270,7 @@ const MACHINERY: &[Metric] = &[
     by(
         "corecast_memory_class_bytes",
         "gauge",
-        "Memory set aside, by what for; what is being received as of the last pass.",
+        "Memory set aside, by what for; buffers of clients as seen at most 2.5 s ago.",
         "class",
         |s| MemoryClass::named(&s.memory).collect(),
     ),
