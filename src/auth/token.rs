@@ -83,6 +83,21 @@ impl fmt::Display for BadToken {
 
 impl std::error::Error for BadToken {}
 
+/// A token that is refused, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The first check that failed.
+    pub why: BadToken,
+    /// `sub`, where the signature holds: by the issuer's word, though not for here and now.
+    pub user: Option<UserId>,
+}
+
+impl From<BadToken> for Refused {
+    fn from(why: BadToken) -> Self {
+        Self { why, user: None }
+    }
+}
+
 impl Verifier {
     /// With `keys` under `rules`.
     pub fn new(rules: Rules, keys: KeyRing) -> Self {
@@ -95,6 +110,20 @@ impl Verifier {
     ///
     /// Source: RFC 7519 4.1, 7.2; RFC 8725 3.1, 3.2 (the algorithm is the key's).
     pub fn verify(&self, token: &str, now_unix_ms: u64) -> Result<Identity, BadToken> {
+        self.judge(token, now_unix_ms).map_err(|refused| refused.why)
+    }
+
+    /// As `verify`. Errors: tell, too, whose token it is where that is certain.
+    pub fn judge(&self, token: &str, now_unix_ms: u64) -> Result<Identity, Refused> {
+        let claims = self.claims(token)?;
+        self.identity(&claims, now_unix_ms).map_err(|why| {
+            let user = text(&claims, "sub").ok().flatten().and_then(|sub| UserId::new(sub).ok());
+            Refused { why, user }
+        })
+    }
+
+    /// What a token whose signature holds says.
+    fn claims(&self, token: &str) -> Result<Map<String, Value>, BadToken> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(BadToken::Malformed);
         }
@@ -108,7 +137,7 @@ impl Verifier {
         let algorithm: Algorithm = algorithm.and_then(|name| name.parse().ok()).ok_or(BadToken::Algorithm)?;
         let id = text(&header, "kid").map_err(|_| BadToken::Malformed)?;
         self.check_signature(algorithm, id, message, signature)?;
-        self.identity(&object(payload)?, now_unix_ms)
+        object(payload)
     }
 
     fn check_signature(

@@ -11,7 +11,7 @@ use super::clock::wall_ms;
 use super::conn::State;
 use super::ending::Answer;
 use super::grants::Rights;
-use crate::auth::{Credential, Identity};
+use crate::auth::{BadToken, Credential, Identity};
 use crate::message::Topic;
 use crate::stats::{CloseReason, RefusalReason};
 use crate::wire::close::{Refusal, code};
@@ -24,11 +24,18 @@ const ENDS_PER_TURN: usize = 1024;
 impl Shard {
     /// Finds out who the client of `opening` is, and whether it may have the topics that it wants.
     ///
-    /// Errors: 401 for a credential that does not hold, 403 for a topic.
+    /// Errors: 401 for a credential that does not hold, 403 for a topic. `opening.user` is set then, too, where who
+    /// it is is certain.
     pub(super) fn identify(&mut self, index: u32, opening: &mut Opening) -> Result<(), Refusal> {
         let identity = match std::mem::take(&mut opening.credential) {
             Credential::None => return Ok(()),
-            Credential::Token(token) => Arc::new(self.verify(token.reveal())?),
+            Credential::Token(token) => {
+                let verified = self.settings.verifier.judge(token.reveal(), wall_ms());
+                Arc::new(verified.map_err(|refused| {
+                    opening.user = refused.user;
+                    unauthorized(refused.why)
+                })?)
+            }
             Credential::Ticket(ticket) => Arc::new(self.burn(ticket.reveal())?),
             Credential::Kept => {
                 let ended =
@@ -36,7 +43,6 @@ impl Shard {
                 self.grants.identity(index).cloned().ok_or_else(ended)?
             }
         };
-        // Who it is is known where the topics are refused, too.
         opening.user.clone_from(&identity.user);
         let refused = identity.topics.as_ref().and_then(|patterns| patterns.first_refused(&opening.topics));
         if let Some(topic) = refused {
@@ -48,7 +54,7 @@ impl Shard {
 
     fn verify(&self, token: &str) -> Result<Identity, Refusal> {
         let verified = self.settings.verifier.verify(token, wall_ms());
-        verified.map_err(|bad| Refusal::new(RefusalReason::Unauthorized, bad.to_string()))
+        verified.map_err(unauthorized)
     }
 
     fn burn(&self, text: &str) -> Result<Identity, Refusal> {
@@ -175,6 +181,10 @@ impl Shard {
     pub(super) fn first_forbidden<'t>(&self, index: u32, topics: &'t [Topic]) -> Option<&'t Topic> {
         self.grants.topics(index)?.first_refused(topics)
     }
+}
+
+fn unauthorized(why: BadToken) -> Refusal {
+    Refusal::new(RefusalReason::Unauthorized, why.to_string())
 }
 
 /// What a client is told about a topic that it may not have.

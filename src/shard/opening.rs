@@ -80,12 +80,16 @@ impl Shard {
         let another = match self.learn_client(index, &request) {
             Ok(another) => another,
             Err(refusal) => {
+                self.follow_named(index, || session::named_user(&request, &policy));
                 refuse(self, index, &refusal);
                 return None;
             }
         };
         match session::route(&request, &policy) {
-            Err(refusal) => refuse(self, index, &refusal),
+            Err(refusal) => {
+                self.follow_named(index, || session::named_user(&request, &policy));
+                refuse(self, index, &refusal);
+            }
             Ok(Route::Ready) if self.is_draining() => refuse(self, index, &self.draining(index)),
             Ok(Route::Health) => self.answer(index, &request, session::plain_response(200, "ok\n")),
             Ok(Route::Ready) => self.answer(index, &request, session::plain_response(200, "ready\n")),

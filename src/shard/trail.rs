@@ -123,6 +123,16 @@ impl Shard {
         }
     }
 
+    /// The same for a request that is refused before anything is known of it but a name.
+    pub(super) fn follow_named(&mut self, index: u32, user: impl FnOnce() -> Option<UserId>) {
+        if self.trails.trails.is_empty() {
+            return;
+        }
+        if let user @ Some(_) = user() {
+            self.follow(index, user.as_ref());
+        }
+    }
+
     /// Slot `index` is traced no more.
     pub(super) fn forget_trail(&mut self, index: u32) {
         if self.table[index].is(flag::TRACED) {

@@ -152,6 +152,44 @@ fn issue_7_a_trace_tells_why_a_client_of_the_user_was_refused() {
 }
 
 #[test]
+fn issue_7_a_token_that_its_issuer_signed_names_the_user_though_it_is_refused() {
+    let issuer = Issuer::new(b'k');
+    let gateway = issuer.gateway(&["auth.audience=here", ONE_SHARD]);
+    let (mut trace, _) = trace(&gateway, "user=ann");
+    let ask = |token: &str| gateway.ask(upgrade(&format!("/ws?token={token}"), ""));
+    let forged = Issuer::new(b'o').token_of("ann", json!({"aud": "here"}));
+    assert_eq!(ask(&forged).refusal(), (401, "unauthorized".to_owned()));
+    for (claims, why) in [
+        (json!({"aud": "here", "exp": 1}), "the token has expired (exp)"),
+        (json!({"aud": "here", "nbf": u32::MAX}), "the token is not valid yet (nbf)"),
+        (json!({"aud": "elsewhere"}), "the token is for another audience (aud)"),
+    ] {
+        assert_eq!(ask(&issuer.token_of("ann", claims)).refusal(), (401, "unauthorized".to_owned()));
+        let refused =
+            ["asked", "refused 401 unauthorized", "closed refused by gateway", "response 401", "gone"];
+        assert_eq!(expect(&mut trace, &refused)[1]["message"], why);
+    }
+}
+
+#[test]
+fn issue_7_where_a_name_is_taken_at_its_word_early_refusals_are_in_its_trace() {
+    let gateway = Gateway::start(&["web.origins=https://a.example", ONE_SHARD]);
+    let (mut trace, _) = trace(&gateway, "user=ann");
+    let ask = |target: &str, more: &str| gateway.ask(upgrade(target, more)).refusal();
+    let other = "Origin: https://b.example\r\n";
+    assert_eq!(ask("/ws?user=bob", other), (403, "forbidden_origin".to_owned()));
+    for (target, more, status, code) in [
+        ("/ws?user=ann", other, 403, "forbidden_origin"),
+        ("/ws?user=ann&topics=a%20b", "", 400, "bad_topic"),
+        ("/sse?user=ann&since=x", "", 400, "bad_request"),
+    ] {
+        assert_eq!(ask(target, more), (status, code.to_owned()));
+        let (refused, response) = (format!("refused {status} {code}"), format!("response {status}"));
+        expect(&mut trace, &[&refused, "closed refused by gateway", &response, "gone"]);
+    }
+}
+
+#[test]
 fn issue_7_nobody_else_is_told_of_and_no_token_or_payload() {
     let issuer = Issuer::new(b'k');
     let gateway = issuer.gateway(&[ONE_SHARD]);

@@ -234,7 +234,11 @@ const MESSAGES: &[Metric] = &[
         "Of these, those that messages wait for, as seen at most 2.5 s ago.",
         |s| s.lagging,
     ),
-    gauge("corecast_largest_lag_bytes", "How far the furthest of these is behind, as seen at most 2.5 s ago.", |s| s.lag_bytes_max),
+    gauge(
+        "corecast_largest_lag_bytes",
+        "How far the furthest of these is behind, as seen at most 2.5 s ago.",
+        |s| s.lag_bytes_max,
+    ),
     gauge("corecast_tape_messages", "Messages on the tape now.", |s| s.tape_messages),
     gauge("corecast_tape_bytes", "Their bytes, as history.bytes counts them.", |s| s.tape_bytes),
     metric(
