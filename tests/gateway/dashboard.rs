@@ -74,6 +74,9 @@ fn issue_7_the_dashboard_shows_what_happens_in_light_in_dark_and_on_a_phone() {
     let reasons = "[...field('closed').tBodies[0].rows].map((row) => [row.cells[0].textContent, row.cells[1]?.textContent])";
     page.0.until(&format!("JSON.stringify({reasons}) === '[[\"peer_gone\",\"1\"]]'"));
     page.tile("clients", "6");
+    gateway.ask("GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");
+    let reasons = reasons.replace("closed", "refused");
+    page.0.until(&format!("JSON.stringify({reasons}) === '[[\"not_found\",\"1\"]]'"));
     let delivered = page.0.until("history.some((point) => point.messages > 0) && last.totals.delivered");
     assert!(delivered.as_u64() >= Some(1), "{delivered}");
     assert_eq!(page.0.run("field('shards').tBodies[0].rows.length"), 2);
