@@ -136,15 +136,17 @@ fn issue_6_presence_and_events_name_the_client_and_not_its_proxy() {
     let gateway = Gateway::start(&[TRUSTED]);
     let mut events = gateway.events("types=connect");
     // So many users do not all live where they land: the address goes with those that are handed over.
-    for user in 0..4 {
-        for (told, remote) in [
+    for round in 0..4 {
+        let cases = [
             ("192.0.2.7", "192.0.2.7:0"),
             ("203.0.113.9, 192.0.2.7:4711", "192.0.2.7:4711"),
             ("2001:db8::7", "[2001:db8::7]:0"),
             ("[2001:db8::7]:80, 127.0.0.1", "[2001:db8::7]:80"),
             ("::ffff:192.0.2.7", "192.0.2.7:0"),
-        ] {
-            let user = format!("{user}-{}", told.len());
+        ];
+        for (case, (told, remote)) in cases.into_iter().enumerate() {
+            // A name of its own for each: the client before may not be gone yet.
+            let user = format!("{round}-{case}");
             let client = forwarded(&gateway, &format!("user={user}"), told).ok().unwrap();
             assert_eq!(self::remote(&gateway, &user), remote);
             assert_eq!(events.next()["remote"], remote);
