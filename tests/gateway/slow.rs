@@ -127,25 +127,6 @@ fn issue_6_many_slow_consumers_at_once_write_one_line_a_second_and_shard() {
 }
 
 #[test]
-fn contract_2_a_client_that_reads_slowly_but_reads_is_not_cut_by_timeouts_send() {
-    let gateway = Gateway::start(&[SMALL_BUFFERS, "timeouts.send=500ms"]);
-    let mut lazy = sluggish(&gateway);
-    let mut pusher = gateway.client();
-    (0..400).for_each(|n| push(&mut pusher, n));
-    assert_eq!(gateway.totals()["blocked"], 1);
-    let begun = std::time::Instant::now();
-    for n in 0..400 {
-        assert_eq!(lazy.text(), message(n));
-        // The pace of the client is what is tested: in all well over `timeouts.send`.
-        if n % 4 == 0 {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-    }
-    assert!(begun.elapsed().as_millis() >= 1000);
-    assert_eq!(slow_consumers(&gateway.totals()), 0);
-}
-
-#[test]
 fn design_4_what_waited_for_a_client_goes_out_many_messages_in_one_send() {
     let gateway = Gateway::start(&["shards=1"]);
     let mut lazy = sluggish(&gateway);

@@ -11,6 +11,7 @@ mod fairness;
 mod listing;
 mod measuring;
 mod shedding;
+mod slow;
 mod trail;
 
 // Of the clients there, not everything is used here.
