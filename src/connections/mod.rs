@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 pub use filter::{BadRemote, Filter, Remote};
 pub use page::{BadCursor, Cursor, Key, LIMIT_DEFAULT, LIMIT_MAX, Page};
-pub use step::{Budget, Found, Place, Step};
+pub use step::{Budget, Found, ListingStep, Place};
 
 use crate::message::{ConnId, Position, Topic, UserId, borrowed};
 

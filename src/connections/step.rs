@@ -7,7 +7,7 @@ use super::{Key, Query, Row};
 
 /// What a shard is asked to look at in one go.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct ListingStep {
     /// Who is wanted, in which order, behind which cursor.
     pub query: Arc<Query>,
     /// Where to go on: as the step before said; `None` begins.
@@ -20,7 +20,7 @@ pub struct Step {
     pub budget: Budget,
 }
 
-impl Step {
+impl ListingStep {
     /// Whether the connection with this key is of use.
     pub fn wants(&self, key: Key) -> bool {
         let after = self.query.after.map(|after| after.key);

@@ -12,7 +12,7 @@ use super::command::{Answer, CommandError, ErrorCode};
 use super::inquiries::{ClientId, Waiter};
 use super::sequencer::Sequencer;
 use crate::connections::{
-    Budget, Found, LIMIT_DEFAULT, LIMIT_MAX, Page, Place, Query, Session, SessionsEnd, Sort, Step,
+    Budget, Found, LIMIT_DEFAULT, LIMIT_MAX, ListingStep, Page, Place, Query, Session, SessionsEnd, Sort,
 };
 use crate::shard::mailbox::Request;
 
@@ -199,7 +199,7 @@ impl Scans {
 }
 
 impl Scan {
-    fn step(&self) -> Step {
+    fn step(&self) -> ListingStep {
         let (bound, rows) = match &self.kind {
             // By id, whoever comes first is mostly found first: no more than are due.
             Kind::List(page) if self.query.sort == Sort::Id && page.room() > 0 => {
@@ -208,7 +208,7 @@ impl Scan {
             Kind::List(page) => (page.bound(), STEP_ROWS),
             Kind::Dump(_) => (None, STEP_ROWS),
         };
-        Step {
+        ListingStep {
             query: self.query.clone(),
             place: self.place,
             bound,

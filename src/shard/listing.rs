@@ -11,7 +11,7 @@ use super::Shard;
 use super::conn::{NONE, Slot, State, flag};
 use super::tape::ChainId;
 use super::topics::TopicId;
-use crate::connections::{self, Detail, Filter, Found, Key, Place, Reason, Row, Sort, Step};
+use crate::connections::{self, Detail, Filter, Found, Key, ListingStep, Place, Reason, Row, Sort};
 use crate::message::{ConnId, Position, UserId};
 use crate::ring::TcpInfo;
 use crate::wire::session::Transport;
@@ -41,7 +41,7 @@ struct Lag {
 
 impl Shard {
     /// Takes one step of a list.
-    pub fn look(&self, step: &Step) -> Found {
+    pub fn look(&self, step: &ListingStep) -> Found {
         let filter = &step.query.filter;
         let walk = self.walk(filter);
         let mut place = step.place.unwrap_or_else(|| self.begin(step, &walk));
@@ -90,7 +90,7 @@ impl Shard {
         Some(slots).filter(|slots| slots.len() <= USER_CONNECTIONS_MAX)
     }
 
-    fn begin(&self, step: &Step, walk: &Walk) -> Place {
+    fn begin(&self, step: &ListingStep, walk: &Walk) -> Place {
         if let Walk::Members(id) = walk {
             return Place { next: 0, end: self.topics.members(*id).len() as u32 };
         }
@@ -119,7 +119,7 @@ impl Shard {
     }
 
     /// Slot `index` as a row, if it is wanted.
-    fn found(&self, index: u32, step: &Step) -> Option<(Key, Row)> {
+    fn found(&self, index: u32, step: &ListingStep) -> Option<(Key, Row)> {
         let (slot, filter, id) = (&self.table[index], &step.query.filter, self.id(index));
         if slot.state != State::Open || !self.is_meant(index, slot, filter) {
             return None;

@@ -19,7 +19,7 @@ pub use super::happenings::{Event, Happening, Party, REFUSED_PER_SECOND, SLOW_PA
 pub use super::steps::{Act, Step, TraceId, Traced};
 
 use crate::auth::Tickets;
-use crate::connections::{Detail, Found, Step as ListingStep};
+use crate::connections::{Detail, Found, ListingStep};
 use crate::message::{ConnId, Message, Topic, UserId, borrowed};
 use crate::ring::Socket;
 use crate::stats::ShardStats;

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use corecast::client::Client;
 use corecast::config::{Config, LogFilter};
-use corecast::connections::{Found, Key, Place, Row, Sort, Step, Transport};
+use corecast::connections::{Found, Key, ListingStep, Place, Row, Sort, Transport};
 use corecast::control::{self, Parts, Shards, Signal};
 use corecast::message::{ConnId, Name, Target};
 use corecast::shard::mailbox::{
@@ -217,7 +217,7 @@ impl Shard {
     }
 
     /// `CONNECTIONS` of them, one by one where it may find as few.
-    fn look(&self, step: &Step) -> Reply {
+    fn look(&self, step: &ListingStep) -> Reply {
         self.looks.fetch_add(1, Ordering::SeqCst);
         let end = step.place.map_or(CONNECTIONS, |place| place.end);
         let after =

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use corecast::config::ByteSize;
 use corecast::connections::{
-    Budget, Detail, Filter, Found, Place, Query, Reason, Row, Sort, State, Step, Transport,
+    Budget, Detail, Filter, Found, ListingStep, Place, Query, Reason, Row, Sort, State, Transport,
 };
 use corecast::message::ConnId;
 use corecast::shard::mailbox::{Reply, Request};
@@ -17,12 +17,12 @@ use crate::harness::websocket::connect;
 
 const MUCH: Budget = Budget { looks: 1 << 20, rows: 1 << 20, time: Duration::from_secs(60) };
 
-fn step(query: Query, place: Option<Place>, budget: Budget) -> Step {
-    Step { query: Arc::new(query), place, bound: None, ask_sockets: true, budget }
+fn step(query: Query, place: Option<Place>, budget: Budget) -> ListingStep {
+    ListingStep { query: Arc::new(query), place, bound: None, ask_sockets: true, budget }
 }
 
 #[track_caller]
-fn look(shard: &mut ByHand, step: Step) -> Found {
+fn look(shard: &mut ByHand, step: ListingStep) -> Found {
     let Reply::Found(found) = shard.ask(Request::Look(step)) else { panic!("no answer to a look") };
     found
 }
@@ -170,7 +170,7 @@ fn issue_7_only_connections_before_the_bound_and_behind_the_cursor_are_found() {
     keys.sort();
     let after = corecast::connections::Cursor { sort: Sort::Age, key: keys[0] };
     let query = Query { sort: Sort::Age, after: Some(after), ..Query::default() };
-    let found = look(&mut shard, Step { bound: Some(keys[3]), ..step(query, None, MUCH) });
+    let found = look(&mut shard, ListingStep { bound: Some(keys[3]), ..step(query, None, MUCH) });
     let mut between: Vec<_> = found.rows.iter().map(|(key, _)| *key).collect();
     between.sort();
     assert_eq!(between, keys[1..3]);

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use corecast::config::{ByteSize, Config};
-use corecast::connections::{Budget, Query, Step};
+use corecast::connections::{Budget, ListingStep, Query};
 use corecast::control::command::{Answer, Push};
 use corecast::control::inquiries::{ClientId, Waiter};
 use corecast::control::sequencer::{Outcome, Sequencer, Shards};
@@ -439,7 +439,7 @@ impl Run {
     fn check_list(&self, shard: &Shard, stats: &ShardStats, owed_messages: u64) {
         let budget = Budget { looks: u32::MAX, rows: usize::MAX, time: Duration::MAX };
         let query = Arc::new(Query::default());
-        let found = shard.look(&Step { query, place: None, bound: None, ask_sockets: true, budget });
+        let found = shard.look(&ListingStep { query, place: None, bound: None, ask_sockets: true, budget });
         assert_eq!((found.rows.len() as u64, found.next), (stats.connections, None));
         let lag: u64 = found.rows.iter().map(|(_, row)| row.lag_messages).sum();
         assert!(
