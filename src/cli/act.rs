@@ -20,7 +20,7 @@ const REASON_BYTES_MAX: usize = 123;
 #[derive(Debug, Args)]
 pub(super) struct KickFlags {
     #[command(flatten)]
-    whom: Whom,
+    whom: Kicked,
     /// The WebSocket close code: 1000, or 4000 to 4999; 4500 and up mean "do not come back"
     #[arg(long, value_name = "N", default_value_t = 4500, value_parser = close_code)]
     code: u16,
@@ -34,7 +34,7 @@ pub(super) struct KickFlags {
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct Whom {
+struct Kicked {
     /// All connections of this user
     #[arg(long, value_name = "ID")]
     user: Option<UserId>,

@@ -17,7 +17,7 @@ use crate::shard::mailbox::Traced;
 #[derive(Debug, Args)]
 pub(super) struct TraceFlags {
     #[command(flatten)]
-    whom: Whom,
+    whom: Followed,
     /// Stop after this long
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     span: Option<Duration>,
@@ -28,7 +28,7 @@ pub(super) struct TraceFlags {
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct Whom {
+struct Followed {
     /// All connections of this user, those that come later too
     #[arg(long, value_name = "ID")]
     user: Option<UserId>,

@@ -138,18 +138,26 @@ fn keys() -> String {
     table
 }
 
-/// `/// What.` and `pub const NAME: u16 = 1000;`
-fn close_codes() -> String {
-    let mut table = "| code | means |\n|---|---|\n".to_owned();
-    let (_, rest) = CLOSE.split_once("pub mod code {").unwrap();
-    let mut docs = String::new();
+/// What stands between `begin` and its end: each line that has documentation, and that as a cell.
+fn documented(text: &'static str, begin: &str) -> Vec<(&'static str, String)> {
+    let (_, rest) = text.split_once(begin).unwrap();
+    let (mut found, mut docs) = (Vec::new(), String::new());
     for line in rest[..rest.find("\n}").unwrap()].lines().map(str::trim) {
         if let Some(doc) = line.strip_prefix("/// ") {
             docs = format!("{docs} {doc}");
-        } else if let Some((_, code)) = line.split_once(": u16 = ") {
-            let _ =
-                writeln!(table, "| {} | {} |", code.trim_end_matches(';'), cell(&std::mem::take(&mut docs)));
+        } else if !docs.is_empty() {
+            found.push((line, cell(&std::mem::take(&mut docs))));
         }
+    }
+    found
+}
+
+/// `/// What.` and `pub const NAME: u16 = 1000;`
+fn close_codes() -> String {
+    let mut table = "| code | means |\n|---|---|\n".to_owned();
+    for (line, docs) in documented(CLOSE, "pub mod code {") {
+        let (_, code) = line.split_once(": u16 = ").unwrap();
+        let _ = writeln!(table, "| {} | {docs} |", code.trim_end_matches(';'));
     }
     table
 }
@@ -157,18 +165,11 @@ fn close_codes() -> String {
 /// The variants of `ErrorCode`, with their documentation and status.
 fn errors() -> String {
     let mut table = "| code | HTTP status | means |\n|---|---|---|\n".to_owned();
-    let (_, rest) = COMMAND.split_once("pub enum ErrorCode {").unwrap();
-    let mut docs = String::new();
-    for line in rest[..rest.find("\n}").unwrap()].lines().map(str::trim) {
-        if let Some(doc) = line.strip_prefix("/// ") {
-            docs = format!("{docs} {doc}");
-        } else if let Some(name) = line.strip_suffix(',') {
-            let name = snake(name);
-            let code: ErrorCode = serde_json::from_value(name.clone().into()).unwrap();
-            assert_eq!(code.name(), name);
-            let _ =
-                writeln!(table, "| `{name}` | {} | {} |", status_of(code), cell(&std::mem::take(&mut docs)));
-        }
+    for (line, docs) in documented(COMMAND, "pub enum ErrorCode {") {
+        let name = snake(line.trim_end_matches(','));
+        let code: ErrorCode = serde_json::from_value(name.clone().into()).unwrap();
+        assert_eq!(code.name(), name);
+        let _ = writeln!(table, "| `{name}` | {} | {docs} |", status_of(code));
     }
     table
 }
