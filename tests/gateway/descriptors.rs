@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::websocket::connect;
-use crate::harness::{Gateway, corecast, stdout};
+use crate::harness::{Gateway, corecast, eventually, stdout};
 
 /// A gateway that may have this many descriptors.
 fn limited(nofile: u32, settings: &[&str]) -> Gateway {
@@ -60,7 +60,7 @@ fn issue_6_no_descriptor_left_to_accept_with_is_survived_under_load() {
     let mut control = gateway.client();
     // More than there are descriptors, all accepted by the kernel in one go: the shard can close what is too
     // much only behind that.
-    gateway.signal(Signal::STOP);
+    stop(&gateway);
     let crowd = silent(&gateway, 500);
     gateway.signal(Signal::CONT);
     // Who is there already goes on.
@@ -71,16 +71,33 @@ fn issue_6_no_descriptor_left_to_accept_with_is_survived_under_load() {
     let totals = gateway.until("all are accepted", |totals| totals["accepted"] == 501);
     // 300 less half of the reserve of 256.
     assert_eq!((&totals["open"], &totals["closed"]["refused"]), (&json!(172), &json!(329)));
-    let errors = totals["accept_errors"]["EMFILE"].as_u64().unwrap();
-    // Backing off: not once a turn.
-    assert!((1..100).contains(&errors), "{errors}");
-    let said = gateway.said();
-    assert!(said.contains("cannot accept: Too many open files"), "{said}");
-    assert!(said.matches("cannot accept").count() <= 1 + errors.ilog2() as usize + 1, "{said}");
     drop(crowd);
     gateway.until("the crowd has gone", |totals| totals["open"] == 1);
     gateway.raw("user=late").close();
     client.close();
+    let errors = gateway.totals()["accept_errors"]["EMFILE"].as_u64().unwrap();
+    // Backing off: not once a turn.
+    assert!((1..100).contains(&errors), "{errors}");
+    // All that it has said is there once it has ended.
+    gateway.signal(Signal::TERM);
+    gateway.ended();
+    let said = gateway.said();
+    assert!(said.contains("cannot accept: Too many open files"), "{said}");
+    assert!(said.matches("cannot accept").count() <= 1 + errors.ilog2() as usize + 1, "{said}");
+}
+
+/// Stops every thread of the gateway. The signal alone only tells them to: one of them may go on accepting meanwhile.
+#[track_caller]
+fn stop(gateway: &Gateway) {
+    gateway.signal(Signal::STOP);
+    let stopped = |task: std::io::Result<std::fs::DirEntry>| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    };
+    eventually("all threads are stopped", || {
+        let mut tasks = std::fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap();
+        tasks.all(stopped).then_some(())
+    });
 }
 
 fn push(number: u32) -> Push {
