@@ -56,6 +56,8 @@ pub fn serve(config: Config, keys: KeyRing, source: Source) -> Result<(), Fatal>
     let (reports, reports_in) = flume::unbounded();
     let (mailboxes, inboxes) = make_mailboxes(&config, shards)?;
     let settings = Settings::new(&config, room).with_keys(&config.auth, keys);
+    let control = start_control()?;
+    let (hold, begin) = flume::bounded(0);
     let mut threads = Vec::new();
     for (number, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
         let parts = Parts {
@@ -69,21 +71,17 @@ pub fn serve(config: Config, keys: KeyRing, source: Source) -> Result<(), Fatal>
             gate: gate.clone(),
             reports: reports.clone(),
         };
-        threads.push(start_shard(parts, cpus[number])?);
+        threads.push(start_shard(parts, cpus[number], begin.clone())?);
     }
     drop(reports);
-    let (signals, signals_in) = flume::unbounded();
-    let memory_max_bytes = Arc::new(AtomicU64::new(config.limits.memory.0));
-    let watch = MemoryWatch::new(gate.clone(), memory_max_bytes.clone());
-    watch.start().map_err(|error| Fatal::thread_start("memory", error))?;
     let Source { read, log_filter } = source;
-    let reloader = Reloader { read, config: config.clone(), memory_max_bytes };
-    listen_to_signals(signals, reloader).map_err(|error| Fatal::thread_start("signals", error))?;
+    let signals = start_watching(&config, &gate, read)?;
     let shards = control::Shards { mailboxes, owner };
+    // Everybody has the descriptors that it needs: now clients may take the rest.
+    drop(hold);
     announce(&config, &addresses, &path, admin.as_ref(), threads.len());
-    let config = Arc::new(config);
-    let (reports, signals) = (reports_in, signals_in);
-    run_control(control::Parts {
+    let (config, reports) = (Arc::new(config), reports_in);
+    control.run(control::Parts {
         socket,
         admin,
         config,
@@ -208,34 +206,102 @@ fn choose_epoch() -> u32 {
     std::hash::RandomState::new().hash_one(std::process::id()) as u32
 }
 
-type ShardThread = ExecutorJoinHandle<io::Result<()>>;
+type Thread = ExecutorJoinHandle<io::Result<()>>;
 
-/// Starts a shard on its CPU and waits until it has its ring.
-fn start_shard(parts: Parts, cpu: usize) -> Result<ShardThread, Fatal> {
-    let name = format!("shard {}", parts.number);
+/// Watches memory, and what signals tell: gives what they tell.
+fn start_watching(
+    config: &Config,
+    gate: &Arc<Gate>,
+    read: config::Read,
+) -> Result<flume::Receiver<Signal>, Fatal> {
+    let memory_max_bytes = Arc::new(AtomicU64::new(config.limits.memory.0));
+    let watch = MemoryWatch::new(gate.clone(), memory_max_bytes.clone());
+    watch.start().map_err(|error| Fatal::thread_start("memory", error))?;
+    let (signals, told) = flume::unbounded();
+    let reloader = Reloader { read, config: config.clone(), memory_max_bytes };
+    listen_to_signals(signals, reloader).map_err(|error| Fatal::thread_start("signals", error))?;
+    Ok(told)
+}
+
+/// Starts a shard on its CPU and waits until it has all it needs. It begins when the other end of `begin` goes.
+fn start_shard(parts: Parts, cpu: usize, begin: flume::Receiver<()>) -> Result<Thread, Fatal> {
     let (started, is_started) = flume::bounded(1);
+    let number = parts.number;
     // Pinned here and not by `Placement::Fixed`: that reads the whole topology from /sys first, and panics
     // where the kernel knows no package (physical_package_id is -1 under User Mode Linux, on some ARM boards).
-    let thread = LocalExecutorBuilder::new(Placement::Unbound)
-        .name(&format!("shard-{}", parts.number))
+    let work = move || async move {
+        pin(cpu)?;
+        let wait = || {
+            let _ = started.send(());
+            let _ = begin.recv();
+        };
+        Shard::new(parts)?.run(wait).await
+    };
+    let thread = spawn(&format!("shard-{number}"), work);
+    let name = format!("shard {number}");
+    started_thread(thread, &is_started).map_err(|error| Fatal::thread_start(name, error))
+}
+
+/// Control's thread, which has all it needs and waits for its parts.
+struct ControlThread {
+    thread: Thread,
+    parts: flume::Sender<control::Parts>,
+}
+
+/// Starts control's thread. Before the shards, so that a storm of clients cannot take its descriptors.
+fn start_control() -> Result<ControlThread, Fatal> {
+    let (started, is_started) = flume::bounded(1);
+    let (parts, given) = flume::bounded(1);
+    let work = move || async move {
+        let poller = control::Poller::new()?;
+        let _ = started.send(());
+        // Not given where a shard did not start: the process ends.
+        if let Ok(parts) = given.recv() {
+            control::run(poller, parts).await;
+        }
+        Ok(())
+    };
+    let thread = started_thread(spawn("control", work), &is_started);
+    let thread = thread.map_err(|error| Fatal::thread_start("control", error))?;
+    Ok(ControlThread { thread, parts })
+}
+
+impl ControlThread {
+    /// Has control work until the gateway has drained.
+    fn run(self, parts: control::Parts) -> Result<(), Fatal> {
+        let _ = self.parts.send(parts);
+        let ended = self.thread.join().map_err(io_error).and_then(|result| result);
+        ended.map_err(|error| Fatal::thread_start("control", error))
+    }
+}
+
+/// An executor of its own thread.
+fn spawn<W, F>(name: &str, work: W) -> Result<Thread, GlommioError<()>>
+where
+    W: FnOnce() -> F + Send + 'static,
+    F: Future<Output = io::Result<()>> + 'static,
+{
+    LocalExecutorBuilder::new(Placement::Unbound)
+        .name(name)
         .io_memory(EXECUTOR_IO_BYTES)
         .ring_depth(EXECUTOR_RING_ENTRIES)
-        .spawn(move || async move {
-            pin(cpu)?;
-            let shard = Shard::new(parts)?;
-            let _ = started.send(());
-            shard.run().await
-        })
-        .map_err(|error| Fatal::thread_start(&name, io_error(error)))?;
+        .spawn(work)
+}
+
+/// The thread, once it has told that it is started. Errors: why it ended instead.
+fn started_thread(
+    thread: Result<Thread, GlommioError<()>>,
+    is_started: &flume::Receiver<()>,
+) -> io::Result<Thread> {
+    let thread = thread.map_err(io_error)?;
     if is_started.recv().is_ok() {
         return Ok(thread);
     }
-    let error = match thread.join() {
+    Err(match thread.join() {
         Ok(Err(error)) => error,
         Err(error) => io_error(error),
         Ok(Ok(())) => io::ErrorKind::Other.into(),
-    };
-    Err(Fatal::thread_start(&name, error))
+    })
 }
 
 /// Keeps this thread on one CPU.
@@ -265,16 +331,6 @@ impl From<SocketError> for Fatal {
 }
 
 /// Runs control on a thread and executor of its own, unpinned, until it ends.
-fn run_control(parts: control::Parts) -> Result<(), Fatal> {
-    let thread = LocalExecutorBuilder::new(Placement::Unbound)
-        .name("control")
-        .io_memory(EXECUTOR_IO_BYTES)
-        .ring_depth(EXECUTOR_RING_ENTRIES)
-        .spawn(move || control::run(parts))
-        .map_err(|error| Fatal::thread_start("control", io_error(error)))?;
-    thread.join().map_err(|error| Fatal::thread_start("control", io_error(error)))
-}
-
 /// Reads the configuration again.
 struct Reloader {
     read: config::Read,

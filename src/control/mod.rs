@@ -50,8 +50,8 @@ use desk::{Desk, Subject};
 use inquiries::{ClientId, Waiter};
 pub use metrics::reference as metrics_reference;
 use peer::{Door, Peer, PeerLimits, READ_BYTES};
-pub use poller::Channel;
-use poller::{ADMIN_LISTENER, EventFlags, LISTENER, Poller};
+use poller::{ADMIN_LISTENER, EventFlags, LISTENER};
+pub use poller::{Channel, Poller};
 pub use reload::{Reload, Reloads};
 pub use routes::stats_json;
 use scans::Told;
@@ -119,13 +119,12 @@ pub struct Parts {
     pub manager: Option<ServiceManager>,
 }
 
-/// Serves the control socket on this executor until a drain is over and all shards have reported
-/// `Stopped` (or are gone); the socket's file is removed then.
+/// Serves the control socket on this executor, waiting with `poller`, until a drain is over and all shards have
+/// reported `Stopped` (or are gone); the socket's file is removed then.
 ///
-/// Panics when not even the few descriptors for waiting are to be had, or waiting itself fails: then
-/// nothing can be commanded any more (Rule 6).
-pub async fn run(parts: Parts) {
-    let mut control = Control::new(parts);
+/// Panics when waiting fails: then nothing can be commanded any more (Rule 6).
+pub async fn run(poller: Poller, parts: Parts) {
+    let mut control = Control::new(poller, parts);
     while !control.desk.drain.is_over() {
         control.turn().await;
     }
@@ -165,10 +164,9 @@ struct Slot {
 }
 
 impl Control {
-    fn new(parts: Parts) -> Self {
+    fn new(poller: Poller, parts: Parts) -> Self {
         let Parts { socket, admin, config, log_filter, epoch, shards, gate, reports, signals, manager } =
             parts;
-        let poller = Poller::new().expect("two descriptors for control to wait on");
         poller.add(socket.listener(), LISTENER, EventFlags::IN).expect("the control socket can be watched");
         if let Some(admin) = &admin {
             let added = poller.add(admin.listener(), ADMIN_LISTENER, EventFlags::IN);

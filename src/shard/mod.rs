@@ -150,7 +150,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Makes the shard, on the thread that will run it, and begins to accept.
+    /// Makes the shard, on the thread that will run it. Its turns accept.
     ///
     /// Errors: the ring was refused (`Ring::new`), or a listener's option was (ENOPROTOOPT).
     pub fn new(parts: Parts) -> io::Result<Self> {
@@ -208,9 +208,11 @@ impl Shard {
         Ok(shard)
     }
 
-    /// Runs until told to stop, inside a glommio executor.
-    pub async fn run(mut self) -> io::Result<()> {
+    /// Runs until told to stop, inside a glommio executor. `begin` is called, and may wait, when the shard has all
+    /// descriptors of its own and before it accepts the first client.
+    pub async fn run(mut self, begin: impl FnOnce()) -> io::Result<()> {
         let alarm = self.alarm()?;
+        begin();
         self.clock.run();
         while !self.stopped {
             self.turn(Instant::now());

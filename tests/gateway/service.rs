@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -182,7 +182,7 @@ for listener in given[:2]:
     port = listener.getsockname()[1]
 given[2].bind(path)
 for number, listener in enumerate(given):
-    listener.listen(8)
+    listener.listen(1024)
     os.dup2(listener.fileno(), 100 + number)
 for number in range(len(given)):
     os.dup2(100 + number, 3 + number)
@@ -193,33 +193,81 @@ os.environ.update(LISTEN_FDS="3", LISTEN_PID=str(os.getpid()))
 os.execv(binary, [binary, "serve", "--shards", "2", "--listen", f"127.0.0.1:{port}", "--socket", path])
 "#;
 
+/// A gateway that systemd starts again, and the sockets that it is given.
+struct Kept {
+    child: Child,
+    path: PathBuf,
+    address: SocketAddr,
+    _directory: tempfile::TempDir,
+}
+
+impl Kept {
+    /// Waits to be started, with this limit of descriptors then.
+    fn new(nofile: u32) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        let mut command = Command::new("/bin/sh");
+        command.args([
+            "-c",
+            &format!("ulimit -n {nofile}; exec python3 -c \"$@\""),
+            "sh",
+            START_WITH_SOCKETS,
+        ]);
+        command.arg(env!("CARGO_BIN_EXE_corecast")).arg(&path);
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = piped.spawn().unwrap();
+        let mut port = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port.trim().parse().unwrap()));
+        Self { child, path, address, _directory: directory }
+    }
+
+    fn start(&mut self) {
+        self.child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    }
+
+    /// Drains it, and waits for a good end.
+    #[track_caller]
+    fn stop(mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let ended = eventually("it ends", || self.child.try_wait().unwrap());
+        assert_eq!(ended.code(), Some(0));
+        assert!(self.path.exists(), "the file is the manager's");
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn issue_5_who_connects_before_the_start_waits_in_the_sockets_that_the_manager_kept() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("control.sock");
-    let mut child = Command::new("python3")
-        .args(["-c", START_WITH_SOCKETS, env!("CARGO_BIN_EXE_corecast")])
-        .arg(&path)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut port = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
-    let address = SocketAddr::from(([127, 0, 0, 1], port.trim().parse().unwrap()));
+    let mut kept = Kept::new(1024);
     // The kernel spreads them over both listeners.
-    let waiting: Vec<_> = (0..8).map(|_| connect(address, None, None)).collect();
-    let pusher = std::os::unix::net::UnixStream::connect(&path).unwrap();
-    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let waiting: Vec<_> = (0..8).map(|_| connect(kept.address, None, None)).collect();
+    let pusher = std::os::unix::net::UnixStream::connect(&kept.path).unwrap();
+    kept.start();
     let mut clients: Vec<_> =
         waiting.into_iter().map(|stream| WebSocket::open_on(stream, "/ws?topics=t", None)).collect();
-    let pushed = exchange_unix(&path, "POST", "/v1/push/topic/t", "text/plain", b"hello").ok();
+    let pushed = exchange_unix(&kept.path, "POST", "/v1/push/topic/t", "text/plain", b"hello").ok();
     assert_eq!(pushed["connections"], 8);
     clients.iter_mut().for_each(|client| assert_eq!(client.text(), "hello"));
     drop((clients, pusher));
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    let ended = eventually("it ends", || child.try_wait().unwrap());
-    assert_eq!(ended.code(), Some(0));
-    assert!(path.exists(), "the file is the manager's");
+    kept.stop();
+}
+
+#[test]
+fn issue_6_a_crowd_that_waits_for_the_start_takes_no_descriptor_that_the_gateway_itself_needs() {
+    let mut kept = Kept::new(300);
+    // Accepted in one go, before what is too much can be closed: more than there are descriptors.
+    let crowd: Vec<_> = (0..600).map(|_| connect(kept.address, None, None)).collect();
+    kept.start();
+    let stats = || exchange_unix(&kept.path, "GET", "/v1/stats", "", b"").ok();
+    eventually("all are accepted", || (stats()["totals"]["accepted"] == 600).then_some(()));
+    drop(crowd);
+    eventually("all have gone", || (stats()["totals"]["open"] == 0).then_some(()));
+    kept.stop();
 }

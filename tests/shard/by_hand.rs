@@ -79,7 +79,7 @@ impl ByHand {
     pub fn stop(self) {
         self.mailbox.post(Letter::Ask { inquiry: 0, request: Request::Stop }).unwrap();
         let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).ring_depth(64);
-        executor.make().unwrap().run(self.shard.run()).unwrap();
+        executor.make().unwrap().run(self.shard.run(|| {})).unwrap();
     }
 
     /// Asks as control does, and takes a turn: the answer.
