@@ -3,7 +3,7 @@
 #
 #   VM_GUEST=tests/vm/ubuntu-guest.sh tests/vm/package.sh      options and command are those of run-guest.sh
 #
-#   UBUNTU=noble       the release: noble 24.04, resolute 26.04, jammy 22.04
+#   UBUNTU=noble       the release; noble is 24.04, and the only one that was tried
 #   GUEST="-a tcg"     options put before the others: this one boots Ubuntu's own kernel, with AppArmor, in QEMU and
 #                      slowly; else it is the User Mode Linux of the Debian guest
 #
