@@ -13,9 +13,10 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, UCred};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::config::{self, Config};
 
@@ -195,9 +196,10 @@ impl BoundSocket {
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };
-        // Taken when the peer connected: what it becomes afterwards does not matter.
-        let UCred { uid, gid, .. } = rustix::net::sockopt::socket_peercred(&socket)?;
-        Ok(Some(Accepted { socket, allowed: self.allowed.permits(uid.as_raw(), gid.as_raw()) }))
+        // Taken when the peer connected: what it becomes afterwards does not matter. Not rustix's `UCred`: that
+        // takes the process id for never zero, and it is zero where the peer is in another container.
+        let peer = nix::sys::socket::getsockopt(&socket, PeerCredentials)?;
+        Ok(Some(Accepted { socket, allowed: self.allowed.permits(peer.uid(), peer.gid()) }))
     }
 }
 

@@ -8,6 +8,7 @@ use corecast::control::command::{Command, ErrorCode};
 use corecast::message::Position;
 use serde_json::{Value, json};
 
+use crate::harness::guest::Guest;
 use crate::harness::http::read_to_end;
 use crate::harness::websocket::{TEXT, connect, frame, reset};
 use crate::harness::{DEADLINE, Gateway};
@@ -29,6 +30,23 @@ fn contract_3_a_peer_that_allow_uids_or_allow_gids_names_may_command() {
     for setting in named {
         Gateway::start(&[&setting]).totals();
     }
+}
+
+#[test]
+fn issue_5_a_peer_in_another_container_may_command() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("control.sock");
+    // From within its own namespace of process ids the gateway cannot see ours, and the kernel gives it as zero.
+    let mut unshare = std::process::Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    unshare.args(["--pid", "--fork", "--kill-child", env!("CARGO_BIN_EXE_corecast")]);
+    unshare.args(["serve", "--listen", "127.0.0.1:0", "--shards", "1", "--socket"]).arg(&socket);
+    let _gateway = Guest::spawn(&mut unshare);
+    crate::harness::eventually("it is answered", || {
+        corecast::client::Client::connect(&socket).ok()?.call(&Command::Version).ok()
+    });
 }
 
 #[test]

@@ -61,7 +61,7 @@ apt() {
 everything() {
     find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /var/tmp -o -path /guest \
         -o -path /var/log -o -path /var/cache -o -path /var/lib/apt \) -prune -o -print | sort
-    find /run -xdev \( -path /run/systemd -o -path /run/udev -o -path /run/log \) -prune -o -print | sort
+    find /run -xdev \( -path /run/systemd -o -path /run/udev -o -path /run/log -o -path /run/needrestart \) -prune -o -print | sort
     getent passwd
     getent group
 }
@@ -88,7 +88,7 @@ systemd-analyze verify --man=no /usr/lib/systemd/system/corecast.service /usr/li
     2>/tmp/verify || fail "$(cat /tmp/verify)"
 [ ! -s /tmp/verify ] || fail "systemd-analyze verify: $(cat /tmp/verify)"
 [ -x /usr/bin/corecast-bench ] && corecast-bench --version >/dev/null || fail "corecast-bench"
-backlog=$(ss -Hltn 'sport = :8080' | awk '{ print $3 }')
+backlog=$(ss -Hltn 'sport = :8080' | awk '{ print $3 }' | sort -u)
 [ "$(sysctl -n net.core.somaxconn) $backlog" = "33334 33334" ] || fail "somaxconn and backlog: $backlog"
 ok "the configuration is a conffile, the units are sound, and the backlog is 33334 from the first start (before: $somaxconn)"
 

@@ -9,12 +9,11 @@ set -u
 if [ -z "${BOOT:-}" ]; then
     set -e
     here=$(cd "$(dirname "$0")/../.." && pwd)
-    vm=${VM:-$(cd "$here" && cd "$(git rev-parse --git-common-dir)/../../shared/vm" && pwd)}
     in=$(mktemp -d)
     trap 'rm -rf "$in"' EXIT
     strip -o "$in/corecast" "${1:-$here/target/debug/corecast}"
     cp "$0" "$in/tune.sh"
-    "$vm/run-guest.sh" -i "$in" -m 2000 -t 180 'bash tune.sh'
+    "${VM_GUEST:-/work/shared/vm/run-guest.sh}" -i "$in" -m 2000 -t 180 'bash tune.sh'
     exit
 fi
 
