@@ -70,7 +70,10 @@ impl Gateway {
         };
         threads.push(std::thread::spawn(move || {
             let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).ring_depth(64);
-            executor.make().expect("an executor").run(control::run(parts));
+            executor.make().expect("an executor").run(async {
+                let poller = control::Poller::new().expect("descriptors to wait on");
+                control::run(poller, parts).await;
+            });
         }));
         Self { dir, gate, looks, signals, threads }
     }
