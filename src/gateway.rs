@@ -56,7 +56,6 @@ pub fn serve(config: Config, keys: KeyRing, source: Source) -> Result<(), Fatal>
     let (reports, reports_in) = flume::unbounded();
     let (mailboxes, inboxes) = make_mailboxes(&config, shards)?;
     let settings = Settings::new(&config, room).with_keys(&config.auth, keys);
-    let control = start_control()?;
     let (hold, begin) = flume::bounded(0);
     let mut threads = Vec::new();
     for (number, (listeners, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
@@ -74,6 +73,7 @@ pub fn serve(config: Config, keys: KeyRing, source: Source) -> Result<(), Fatal>
         threads.push(start_shard(parts, cpus[number], begin.clone())?);
     }
     drop(reports);
+    let control = start_control()?;
     let Source { read, log_filter } = source;
     let signals = start_watching(&config, &gate, read)?;
     let shards = control::Shards { mailboxes, owner };
@@ -248,7 +248,7 @@ struct ControlThread {
     parts: flume::Sender<control::Parts>,
 }
 
-/// Starts control's thread. Before the shards, so that a storm of clients cannot take its descriptors.
+/// Starts control's thread. Before the shards begin, so that a storm of clients cannot take its descriptors.
 fn start_control() -> Result<ControlThread, Fatal> {
     let (started, is_started) = flume::bounded(1);
     let (parts, given) = flume::bounded(1);

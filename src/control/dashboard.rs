@@ -9,7 +9,7 @@ const PAGE: &str = include_str!("dashboard.html");
 /// SHA-256 of the text between `<script>` and `</script>`, in base64 (CSP Level 3, 6.7.3.3).
 ///
 /// A browser refuses to run another one and tells its hash in the console; tests/gateway/dashboard.rs shows that.
-const SCRIPT: &str = "d7tKcnn+htaoT7rtru1t3grxzEXA4WQvTMN77r5LtmY=";
+const SCRIPT: &str = "HImAUnbcPMbwbMxffSfEzvrEclqIRrGW9n66tcbHLZ4=";
 
 /// Appends the page as a whole response, which is the last on its connection.
 ///
