@@ -225,11 +225,10 @@ fn start_watching(
 
 /// Starts a shard on its CPU and waits until it has all it needs. It begins when the other end of `begin` goes.
 fn start_shard(parts: Parts, cpu: usize, begin: flume::Receiver<()>) -> Result<Thread, Fatal> {
-    let (started, is_started) = flume::bounded(1);
     let number = parts.number;
     // Pinned here and not by `Placement::Fixed`: that reads the whole topology from /sys first, and panics
     // where the kernel knows no package (physical_package_id is -1 under User Mode Linux, on some ARM boards).
-    let work = move || async move {
+    let work = move |started: flume::Sender<()>| async move {
         pin(cpu)?;
         let wait = || {
             let _ = started.send(());
@@ -237,9 +236,8 @@ fn start_shard(parts: Parts, cpu: usize, begin: flume::Receiver<()>) -> Result<T
         };
         Shard::new(parts)?.run(wait).await
     };
-    let thread = spawn(&format!("shard-{number}"), work);
-    let name = format!("shard {number}");
-    started_thread(thread, &is_started).map_err(|error| Fatal::thread_start(name, error))
+    start(&format!("shard-{number}"), work)
+        .map_err(|error| Fatal::thread_start(format!("shard {number}"), error))
 }
 
 /// Control's thread, which has all it needs and waits for its parts.
@@ -250,9 +248,8 @@ struct ControlThread {
 
 /// Starts control's thread. Before the shards begin, so that a storm of clients cannot take its descriptors.
 fn start_control() -> Result<ControlThread, Fatal> {
-    let (started, is_started) = flume::bounded(1);
     let (parts, given) = flume::bounded(1);
-    let work = move || async move {
+    let work = move |started: flume::Sender<()>| async move {
         let poller = control::Poller::new()?;
         let _ = started.send(());
         // Not given where a shard did not start: the process ends.
@@ -261,8 +258,7 @@ fn start_control() -> Result<ControlThread, Fatal> {
         }
         Ok(())
     };
-    let thread = started_thread(spawn("control", work), &is_started);
-    let thread = thread.map_err(|error| Fatal::thread_start("control", error))?;
+    let thread = start("control", work).map_err(|error| Fatal::thread_start("control", error))?;
     Ok(ControlThread { thread, parts })
 }
 
@@ -275,25 +271,20 @@ impl ControlThread {
     }
 }
 
-/// An executor of its own thread.
-fn spawn<W, F>(name: &str, work: W) -> Result<Thread, GlommioError<()>>
+/// Starts an executor on a thread of its own and waits until `work` has told that it is started. Errors: why it
+/// ended instead.
+fn start<W, F>(name: &str, work: W) -> io::Result<Thread>
 where
-    W: FnOnce() -> F + Send + 'static,
+    W: FnOnce(flume::Sender<()>) -> F + Send + 'static,
     F: Future<Output = io::Result<()>> + 'static,
 {
-    LocalExecutorBuilder::new(Placement::Unbound)
+    let (started, is_started) = flume::bounded(1);
+    let thread = LocalExecutorBuilder::new(Placement::Unbound)
         .name(name)
         .io_memory(EXECUTOR_IO_BYTES)
         .ring_depth(EXECUTOR_RING_ENTRIES)
-        .spawn(work)
-}
-
-/// The thread, once it has told that it is started. Errors: why it ended instead.
-fn started_thread(
-    thread: Result<Thread, GlommioError<()>>,
-    is_started: &flume::Receiver<()>,
-) -> io::Result<Thread> {
-    let thread = thread.map_err(io_error)?;
+        .spawn(move || work(started))
+        .map_err(io_error)?;
     if is_started.recv().is_ok() {
         return Ok(thread);
     }
@@ -330,7 +321,6 @@ impl From<SocketError> for Fatal {
     }
 }
 
-/// Runs control on a thread and executor of its own, unpinned, until it ends.
 /// Reads the configuration again.
 struct Reloader {
     read: config::Read,
