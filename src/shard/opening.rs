@@ -77,19 +77,19 @@ impl Shard {
             }
         };
         let refuse = if request.method == "HEAD" { Self::refuse_head } else { Self::refuse };
+        let refuse_named = |shard: &mut Self, refusal: &Refusal| {
+            shard.follow_named(index, || session::named_user(&request, &policy));
+            refuse(shard, index, refusal);
+        };
         let another = match self.learn_client(index, &request) {
             Ok(another) => another,
             Err(refusal) => {
-                self.follow_named(index, || session::named_user(&request, &policy));
-                refuse(self, index, &refusal);
+                refuse_named(self, &refusal);
                 return None;
             }
         };
         match session::route(&request, &policy) {
-            Err(refusal) => {
-                self.follow_named(index, || session::named_user(&request, &policy));
-                refuse(self, index, &refusal);
-            }
+            Err(refusal) => refuse_named(self, &refusal),
             Ok(Route::Ready) if self.is_draining() => refuse(self, index, &self.draining(index)),
             Ok(Route::Health) => self.answer(index, &request, session::plain_response(200, "ok\n")),
             Ok(Route::Ready) => self.answer(index, &request, session::plain_response(200, "ready\n")),
