@@ -19,10 +19,10 @@ impl Dashboard {
     #[track_caller]
     fn open(address: SocketAddr) -> Self {
         let browser = Browser::open(&format!("http://{address}/"));
-        assert_eq!(
-            browser.complaints, [""; 0],
-            "a script that was refused: the hash is in control/dashboard.rs"
-        );
+        // The script asks while the page loads: beyond loopback the 401 to that is one, early or late.
+        let refused =
+            browser.complaints.iter().find(|complaint| complaint.contains("Content Security Policy"));
+        assert_eq!(refused, None, "a script that was refused: the hash is in control/dashboard.rs");
         Self(browser)
     }
 
