@@ -19,9 +19,10 @@ const TENTH_MS: u64 = 100;
 pub const TICKS_PER_SECOND: u32 = 1000 / TICK_MS as u32;
 
 impl Tick {
-    /// Ticks in `duration`, rounded up.
+    /// How many ticks after another moment `duration` has passed for sure: rounded up, and one more, since the
+    /// other moment lies anywhere within its tick.
     pub fn count(duration: Duration) -> u32 {
-        u32::try_from(duration.as_millis().div_ceil(u128::from(TICK_MS)))
+        u32::try_from(duration.as_millis().div_ceil(u128::from(TICK_MS)) + 1)
             .unwrap_or(u32::MAX / 2)
             .min(u32::MAX / 2)
     }
@@ -223,6 +224,23 @@ mod tests {
         assert!(late.after(10).reached(late.after(10)));
         assert_eq!(late.after(10).since(late), 10);
         assert_eq!(late.since(late.after(10)), 0);
+    }
+
+    #[test]
+    fn a_deadline_in_ticks_is_never_early_wherever_in_its_tick_it_was_set() {
+        let begun = Instant::now();
+        let at = |after_us: u64| {
+            let mut clock = Clock::start(begun);
+            clock.advance(begun + Duration::from_micros(after_us));
+            clock.tick()
+        };
+        for set_us in [0, 1, 4_999, 9_999, 10_000] {
+            for wait_us in [1_000, 10_000, 12_000, 300_000] {
+                let deadline = at(set_us).after(Tick::count(Duration::from_micros(wait_us)));
+                assert!(!at(set_us + wait_us - 1).reached(deadline), "{set_us} {wait_us}");
+                assert!(at(set_us + wait_us + 20_000).reached(deadline), "{set_us} {wait_us}");
+            }
+        }
     }
 
     #[test]
