@@ -166,7 +166,7 @@ impl Shard {
         if owner == self.number {
             return self.establish(index, opening);
         }
-        self.stats.handed_out += 1;
+        self.stats.moved_out += 1;
         life!(DEBUG, self, connection = %self.id(index), remote = self.remote(index), to = owner, "handed over");
         self.trace(index, |_| Act::HandedOver { shard: owner });
         self.uncount(index);
@@ -177,7 +177,7 @@ impl Shard {
         let handover = Handover { socket, opening, origins, unread: unread.to_vec(), address, flags };
         let handover = Box::new(handover);
         if let Err(returned) = self.peers[usize::from(owner)].hand_over(handover) {
-            self.stats.handed_out -= 1;
+            self.stats.moved_out -= 1;
             let index = self.table.insert(returned.socket, self.clock.tick());
             self.follow(index, returned.opening.user.as_ref());
             let (key, why) = (self.delay_key(index), "the shard of this user is overloaded");
@@ -192,7 +192,7 @@ impl Shard {
         let Handover { socket, mut opening, origins, mut unread, address, flags } = handover;
         // Both shards take over other settings, but not at the same moment.
         opening.origin = self.settings.policy.origins.renumber(opening.origin, &origins);
-        self.stats.handed_in += 1;
+        self.stats.moved_in += 1;
         let index = self.table.insert(socket, self.clock.tick());
         self.table[index].set(flags);
         if let Some(address) = address {

@@ -72,10 +72,10 @@ pub struct ShardStats {
     pub refused_early: u64,
     /// Accepts that failed, by errno, in the order of `AcceptError::ALL`.
     pub accept_errors: [u64; AcceptError::COUNT],
-    /// Connections handed over to their owner / taken over from another shard.
-    pub handed_out: u64,
-    /// See `handed_out`.
-    pub handed_in: u64,
+    /// Connections moved to the shard that owns their user / here from another shard.
+    pub moved_out: u64,
+    /// See `moved_out`.
+    pub moved_in: u64,
     /// Closed, by reason, in the order of `CloseReason::ALL`.
     pub closed: [u64; CloseReason::COUNT],
     /// Requests and refreshes without a credential that holds (401).

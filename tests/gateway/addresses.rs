@@ -156,7 +156,7 @@ fn issue_6_presence_and_events_name_the_client_and_not_its_proxy() {
     let both = "X-Forwarded-For: 192.0.2.7\r\nForwarded: for=\"192.0.2.7:1\"\r\n";
     let _client = for_whom(&gateway, "user=both", both).ok().unwrap();
     assert_eq!(remote(&gateway, "both"), "192.0.2.7:0");
-    assert!(gateway.totals()["handed_in"].as_u64() > Some(0));
+    assert!(gateway.totals()["moved_in"].as_u64() > Some(0));
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn contract_2_echo_is_for_loopback_on_a_connection_that_moved_between_shards_too
     let mut client = crate::polls::poller(&gateway);
     // So many users do not all live where they land.
     (0..24).for_each(|n| drop(client.poll(&format!("timeout=0&user=u{n}"))));
-    assert!(gateway.totals()["handed_in"].as_u64() > Some(0));
+    assert!(gateway.totals()["moved_in"].as_u64() > Some(0));
     client.send(upgrade("/echo", ""));
     assert_eq!(client.answer().status, 404);
 }

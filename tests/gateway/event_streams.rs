@@ -134,7 +134,7 @@ fn contract_2_a_stream_lands_on_any_shard_and_is_served_by_its_users() {
         assert_eq!(gateway.push(json!({"user": user}), json!(1))["connections"], 8);
         clients.iter_mut().for_each(|client| assert_data(client, [1]));
     }
-    assert!(gateway.totals()["handed_in"].as_u64() > Some(0));
+    assert!(gateway.totals()["moved_in"].as_u64() > Some(0));
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn issue_6_a_proxy_header_says_who_the_client_is() {
             client.close();
         }
     }
-    assert!(gateway.totals()["handed_in"].as_u64() > Some(0));
+    assert!(gateway.totals()["moved_in"].as_u64() > Some(0));
     assert_no_address_is_left(&gateway);
 }
 

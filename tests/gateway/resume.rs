@@ -159,8 +159,8 @@ fn contract_2_a_resume_finds_its_user_on_every_shard_wherever_it_lands() {
         }
     }
     let totals = gateway.totals();
-    assert!(totals["handed_out"].as_u64() > Some(0), "{totals}");
-    assert_eq!(totals["handed_out"], totals["handed_in"]);
+    assert!(totals["moved_out"].as_u64() > Some(0), "{totals}");
+    assert_eq!(totals["moved_out"], totals["moved_in"]);
 }
 
 #[test]

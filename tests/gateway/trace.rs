@@ -239,7 +239,7 @@ fn issue_7_a_user_is_followed_from_whichever_shard_its_connections_land_on() {
             expect(trace, &["response 101", "out text"]);
         }
     }
-    assert_eq!(gateway.totals()["handed_out"], handed_over);
+    assert_eq!(gateway.totals()["moved_out"], handed_over);
     // Two connections at once, each told under its own name.
     let (_again, begun) = trace(&gateway, "user=ann");
     assert_eq!(begun["connections"].as_array().map(Vec::len), Some(8));

@@ -40,7 +40,7 @@ type Count = fn(&ShardStats) -> u64;
 /// What has to happen in some of so many runs, or they prove little.
 const HAPPENS: [(&str, Count); 8] = [
     ("accept errors", |stats| stats.accept_errors.iter().sum()),
-    ("hand-overs", |stats| stats.handed_in),
+    ("hand-overs", |stats| stats.moved_in),
     ("replayed", |stats| stats.replayed),
     ("expired", |stats| stats.expired),
     ("polls answered", |stats| stats.polls_answered),

@@ -413,8 +413,8 @@ impl Run {
         let mut sum = ShardStats::default();
         for shard in &self.shards {
             let (stats, owed) = (shard.snapshot(), shard.owed());
-            let came = stats.accepted + stats.handed_in;
-            assert_eq!(came, stats.open + stats.closed_total() + stats.handed_out, "Rule 5: {stats:?}");
+            let came = stats.accepted + stats.moved_in;
+            assert_eq!(came, stats.open + stats.closed_total() + stats.moved_out, "Rule 5: {stats:?}");
             assert_eq!(stats.pending, owed.messages, "Rule 10: {stats:?}");
             self.check_list(shard, &stats, owed.messages);
             // What a client may lag, in frames of its own, and again what was due when it was told to leave.
@@ -423,13 +423,13 @@ impl Run {
             sum.connections += stats.connections;
             sum.handed += stats.handed;
             sum.delivered += stats.delivered;
-            sum.handed_in += stats.handed_in;
-            sum.handed_out += stats.handed_out;
+            sum.moved_in += stats.moved_in;
+            sum.moved_out += stats.moved_out;
         }
         let delivered: u64 = self.clients.iter().map(|client| client.delivered).sum();
         assert_eq!(sum.delivered, delivered, "what clients got whole is what counts as delivered");
         assert!(self.told <= sum.handed, "a pusher is told of no more than were handed it");
-        let moving = sum.handed_out - sum.handed_in;
+        let moving = sum.moved_out - sum.moved_in;
         assert_eq!(self.gate.sockets.load(Ordering::SeqCst), sum.open + moving);
         assert_eq!(self.gate.established.load(Ordering::SeqCst), sum.connections);
         assert!(simulated::held().0 as u64 == sum.open + moving, "a socket is kept, or lost");
@@ -475,7 +475,7 @@ impl Run {
                 + stats.closed_total()
                 + stats.accepted
                 + stats.pushes
-                + stats.handed_in
+                + stats.moved_in
         };
         self.shards.iter().map(|shard| of_shard(shard.snapshot())).sum()
     }

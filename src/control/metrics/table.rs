@@ -194,8 +194,10 @@ const CONNECTIONS: &[Metric] = &[
     counter("corecast_unauthorized_total", "Requests and refreshes whose credential does not hold.", |s| {
         s.unauthorized
     }),
-    counter("corecast_handed_out_total", "Connections handed over to their owner shard.", |s| s.handed_out),
-    counter("corecast_handed_in_total", "Connections taken over from another shard.", |s| s.handed_in),
+    counter("corecast_moved_out_total", "Connections moved to the shard that owns their user.", |s| {
+        s.moved_out
+    }),
+    counter("corecast_moved_in_total", "Connections moved here from another shard.", |s| s.moved_in),
     counter("corecast_resumes_total", "Times that a client named a since.", |s| s.resumes),
     counter("corecast_gaps_total", "Resumes that were told of a gap.", |s| s.gaps),
     counter("corecast_polls_answered_total", "Polls answered.", |s| s.polls_answered),
