@@ -1,7 +1,7 @@
 //! Behind a proxy: the PROXY protocol on listeners that are marked for it, and proxies that nobody here wrote.
 
 use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -190,10 +190,13 @@ struct Proxy {
 
 impl Proxy {
     /// With `configuration` (`LISTEN` is where, `GATEWAY` where to) as its file: on a port that was free a
-    /// moment ago, and on another where somebody was quicker.
+    /// moment ago, and on another where somebody was quicker. Its address is this process's own, so that what
+    /// listens there is no proxy of another run.
     fn start(configuration: &str, gateway: &Gateway, command: impl Fn(&std::path::Path) -> Command) -> Self {
         for _ in 0..5 {
-            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let [.., high, low] = std::process::id().to_be_bytes();
+            let own = Ipv4Addr::new(127, 77, high, low);
+            let address = TcpListener::bind((own, 0)).unwrap().local_addr().unwrap();
             let directory = tempfile::tempdir().unwrap();
             let text = configuration.replace("LISTEN", &address.to_string());
             let file = directory.path().join("proxy.conf");
@@ -218,7 +221,10 @@ impl Proxy {
     }
 }
 
+// Without `noreuseport` it would share the port with whoever else listens there in that way.
 const HAPROXY: &str = "
+global
+    noreuseport
 defaults
     mode tcp
     timeout connect 5s
