@@ -6,7 +6,7 @@ use std::process::{Child, Output, Stdio};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, eventually, stderr, stdout};
+use crate::harness::{Gateway, stderr, stdout};
 
 /// Standard output of a command that must succeed.
 #[track_caller]
@@ -198,7 +198,7 @@ fn contract_4_events_prints_one_json_object_a_line_until_the_gateway_goes() {
         gateway.cli_command(&["events", "--types", "connect,uplink", "--user", "ann", "--topic", "news/*"]);
     let mut child = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
-    eventually("it listens", || (gateway.get("/v1/stats")["control_clients"] == 2).then_some(()));
+    gateway.until_stats("it listens", |stats| stats["requests"]["events"]["done"] == 1);
     gateway.totals();
     let _others = [gateway.raw("user=bob&topics=news/1"), gateway.raw("user=ann&topics=sport")];
     let (mut client, _) = gateway.hello("user=ann&topics=news/1");

@@ -121,7 +121,7 @@ fn issue_7_both_binary_commands_for_events_tell_them() {
     }))
     .unwrap();
     some.flush().unwrap();
-    gateway.until_stats("both listen", |stats| stats["control_clients"] == 3);
+    gateway.until_stats("both listen", |stats| stats["requests"]["events"]["done"] == 2);
     gateway.totals();
     let _clients = [gateway.raw("user=bob&topics=t"), gateway.raw("user=ann&topics=t")];
     let user = |client: &mut Client| match client.receive().unwrap() {
