@@ -106,8 +106,9 @@ pub(super) fn why_no_token(text: &str) -> Option<String> {
 mod listener {
     use std::net::SocketAddr;
 
-    use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::config::addresses;
 
     pub fn serialize<S: Serializer>(listener: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
         match listener {
@@ -121,10 +122,7 @@ mod listener {
         if text.is_empty() {
             return Ok(None);
         }
-        text.parse().map(Some).map_err(|_| {
-            let text = text.escape_debug();
-            D::Error::custom(format_args!("\"{text}\" is not an address such as \"127.0.0.1:9090\""))
-        })
+        addresses::parse(&text).map(Some)
     }
 }
 

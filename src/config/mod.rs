@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Client addresses; every shard listens on each.
+    #[serde(with = "addresses")]
     pub listen: Vec<SocketAddr>,
     /// How many shards; 0 is one per available core.
     pub shards: u16,
@@ -156,6 +157,7 @@ pub struct Timeouts {
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
     /// Which addresses of `listen` speak the PROXY protocol.
+    #[serde(with = "addresses")]
     pub proxy_protocol: Vec<SocketAddr>,
     /// Peers that are believed when they say for whom they speak.
     #[serde(with = "networks")]
@@ -295,6 +297,29 @@ impl Auth {
     /// The mode in effect.
     pub fn mode(&self) -> AuthMode {
         self.mode.unwrap_or(AuthMode::Open)
+    }
+}
+
+/// Addresses with their ports, no names: what a name stands for may change between start and restart.
+mod addresses {
+    use std::net::SocketAddr;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(addresses: &[SocketAddr], serializer: S) -> Result<S::Ok, S::Error> {
+        addresses.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+        Vec::<String>::deserialize(deserializer)?.iter().map(|text| parse(text)).collect()
+    }
+
+    pub fn parse<E: Error>(text: &str) -> Result<SocketAddr, E> {
+        text.parse().map_err(|_| {
+            let text = text.escape_debug();
+            E::custom(format_args!("\"{text}\" is not an address with its port such as \"127.0.0.1:8080\""))
+        })
     }
 }
 

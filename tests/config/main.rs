@@ -155,7 +155,12 @@ fn contract_5_a_wrong_type_or_value_is_refused_with_key_and_line() {
         ),
         ("timeouts.send = \"10\"", "timeouts.send: \"10\" is not a duration"),
         ("shards = 70000", "shards: invalid value: integer `70000`"),
-        ("listen = [\"localhost\"]", "listen: invalid socket address syntax"),
+        ("listen = [\"localhost\"]", "listen: \"localhost\" is not an address with its port such as"),
+        ("admin.listen = \":9090\"", "admin.listen: \":9090\" is not an address with its port such as"),
+        (
+            "network.proxy_protocol = [\"::\"]",
+            "network.proxy_protocol: \"::\" is not an address with its port",
+        ),
         ("auth.mode = \"closed\"", "auth.mode: unknown variant `closed`"),
     ] {
         let message = refusal(&format!("\n\n{line}\n"), &[], &[]);
