@@ -478,8 +478,9 @@ fn announce(
         AuthMode::Jwt => "token=TOKEN",
         AuthMode::Ticket => "ticket=TICKET",
     };
+    let plural = if shards == 1 { "" } else { "s" };
     for address in addresses {
-        eprintln!("corecast: clients   ws://{address}/ws?{who}&topics=news   ({shards} shards)");
+        eprintln!("corecast: clients   ws://{address}/ws?{who}&topics=news   ({shards} shard{plural})");
     }
     if let Some(address) = addresses.first().filter(|_| config.web.demo) {
         eprintln!("corecast: demo      http://{address}/");
