@@ -106,6 +106,12 @@ def free_bytes():
     return int(re.search(r"MemFree:\s+(\d+)", text)[1]) * 1024
 
 
+def cpu_s(pids):
+    """CPU time of these processes until now, the kernel's work for them included."""
+    stats = (pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split() for pid in pids)
+    return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
+
+
 class Reading:
     """What the machine and both processes hold at one moment, with so many clients."""
 
@@ -143,12 +149,13 @@ def ready_ms():
 
 def hold(tool, log, before):
     """Waits until all are up; readings at a tenth, a half and the whole."""
-    pid, rates = int(unit("MainPID")), []
+    pid, rates, spent = int(unit("MainPID")), [], []
     marks = [CONNECTIONS // 10, CONNECTIONS // 2]
     readings = []
     while True:
         now = totals()
         rates.append((time.monotonic(), now["connections"]))
+        spent.append((cpu_s([pid]), cpu_s(tool_pids(tool.pid)), now["pings"], now["connections"]))
         if marks and now["connections"] >= marks[0]:
             marks.pop(0)
             readings.append(Reading(pid, tool_pids(tool.pid)))
@@ -167,6 +174,7 @@ def hold(tool, log, before):
     first, last = tenths[0], tenths[-1]
     row("connects a second, over all", f"{rate_between(rates, 0.0, 1.0):,.0f}")
     row("of each tenth", ", ".join(f"{rate:,.0f}" for rate in tenths))
+    row("of each tenth: CPU of the gateway and of the tool, µs a connect; heartbeats", by_tenths(spent))
     check("the connect rate is flat (last tenth at least 0.8 of the first)", last >= 0.8 * first, f"{last / first:.2f}")
     explain(readings[-1], before)
     return readings
@@ -186,6 +194,17 @@ def settled(pid, tool):
 def rate_between(rates, low, high):
     """Connects a second between these shares of all."""
     return (high - low) * CONNECTIONS / (time_at(rates, high) - time_at(rates, low))
+
+
+def by_tenths(spent):
+    """What either end spent in each tenth of the connects, and how many were pinged meanwhile."""
+    told = []
+    for tenth in range(10):
+        first, last = (next(sample for sample in spent if sample[3] >= share * CONNECTIONS / 10) for share in (tenth, tenth + 1))
+        connects = max(last[3] - first[3], 1)
+        gateway, tool = ((last[end] - first[end]) * 1e6 / connects for end in (0, 1))
+        told.append(f"{gateway:.0f} + {tool:.0f} ({last[2] - first[2]:,})")
+    return ", ".join(told)
 
 
 def time_at(rates, share):
@@ -308,6 +327,9 @@ def main():
         tool = subprocess.Popen(["prlimit", "--nofile=1048576", "corecast-bench", *arguments],
                                 stdout=stderr, stderr=stderr)
     hold(tool, log, before)
+    if os.environ.get("MILLION_UNTIL") == "held":
+        tool.terminate()
+        return
     heartbeats()
     broadcast()
     unicasts()
