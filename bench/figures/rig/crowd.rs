@@ -7,7 +7,7 @@ use std::io::{BufRead, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
@@ -86,7 +86,8 @@ pub fn run() -> Outcome<()> {
 
 /// Connects and asks.
 fn ask(address: SocketAddr, number: u32) -> Outcome<TcpStream> {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // Another net for every process: ports in TIME_WAIT are not in the way.
     let net = (std::process::id() % 200) as u8 + 2;
     let source = [127, 1, net, (number / PER_SOURCE) as u8 + 1];

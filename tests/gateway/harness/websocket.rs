@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde_json::Value;
 
 use super::DEADLINE;
@@ -73,7 +73,9 @@ pub fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 /// A connection that takes few bytes before it is read, and comes from `from` where that is given.
 pub fn connect(address: SocketAddr, receive_bytes: Option<usize>, from: Option<SocketAddr>) -> TcpStream {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    // Not for the programs that other tests start meanwhile: with them it would stay open when it is closed here.
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
     if let Some(bytes) = receive_bytes {
         // Before connecting: it decides the window that is announced.
         sockopt::set_socket_recv_buffer_size(&socket, bytes).unwrap();
