@@ -170,6 +170,11 @@ impl Machine for Lone {
         self.shards.iter().map(|shard| shard.snapshot().connections as usize).sum()
     }
 
+    fn counted(&mut self) -> String {
+        let counted: Vec<_> = self.shards.iter().map(Shard::snapshot).collect();
+        format!("{counted:?}")
+    }
+
     fn is_by_hand(&self) -> bool {
         true
     }

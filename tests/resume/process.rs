@@ -87,6 +87,10 @@ impl Machine for Process {
         }
     }
 
+    fn counted(&mut self) -> String {
+        format!("{:?}", self.control.call(&Command::Stats))
+    }
+
     fn is_by_hand(&self) -> bool {
         false
     }

@@ -38,6 +38,8 @@ pub trait Machine {
     fn answer(&mut self) -> Option<Answer>;
     /// Established clients.
     fn connections(&mut self) -> usize;
+    /// All that the shards count, to be read where a run has failed.
+    fn counted(&mut self) -> String;
     /// Whether `turn`, `pass` and `freeze` decide what happens when.
     fn is_by_hand(&self) -> bool;
     /// Puts the clock forward.
@@ -528,7 +530,10 @@ impl<M: Machine> Run<M> {
         let unsure = open.clone().filter(|c| c.stalled || c.may_be_answered()).count();
         let (most, there) = (open.count(), self.machine.connections());
         if !(most - unsure..=most).contains(&there) {
-            return Err(format!("{there} connections are established; {most}, {unsure} of them perhaps"));
+            let (came, counted) = (self.next_id, self.machine.counted());
+            return Err(format!(
+                "{there} connections are established; {most}, {unsure} of them perhaps; {came} came: {counted}"
+            ));
         }
         Ok(())
     }
