@@ -34,7 +34,7 @@ pub const READ_BYTES: usize = 256 * 1024;
 const REPLY_BYTES: usize = 40;
 /// Streams of one binary client.
 const STREAMS_MAX: usize = 16;
-/// How long a client that we close may go on sending before its end is cut.
+/// How long a client that we close, and that has read all of its answer, may go on sending before its end is cut.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Which way a client came.

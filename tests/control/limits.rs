@@ -98,6 +98,24 @@ fn a_client_that_never_reads_its_answers_is_closed() {
 }
 
 #[test]
+fn a_client_that_pauses_in_its_last_answer_still_gets_all_of_it() {
+    let gateway = Gateway::default();
+    let mut socket = connect(&gateway);
+    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n";
+    // More than the socket holds, so that the last answer waits in the gateway.
+    let requests = format!("{request}\r\n").repeat(19) + request + "Connection: close\r\n\r\n";
+    socket.write_all(requests.as_bytes()).expect("written");
+    // Longer than a client is waited for that only has to go; the pause is what is tested.
+    std::thread::sleep(Duration::from_millis(1500));
+    let answers = until_closed(&mut socket);
+    assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 20);
+    let last = answers.rsplit("\r\n\r\n").next().expect("a body");
+    assert!(last.starts_with("# HELP ") && last.ends_with('\n'), "{last}");
+    let length = answers.rsplit("Content-Length: ").next().and_then(|rest| rest.split("\r\n").next());
+    assert_eq!(length, Some(last.len().to_string().as_str()));
+}
+
+#[test]
 fn a_malformed_frame_closes_its_client_and_no_other() {
     let gateway = Gateway::default();
     let mut neighbour = gateway.client();

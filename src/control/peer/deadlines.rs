@@ -26,7 +26,8 @@ impl Peer {
             self.cut("it has asked for nothing for control.request_timeout");
             return false;
         }
-        let stuck = self.is_backlogged() && self.streams.is_empty();
+        let unread = self.is_backlogged() || (self.closing.is_some() && self.output.unread() > 0);
+        let stuck = unread && self.streams.is_empty();
         if !stuck && !self.is_half() {
             self.waiting_since = None;
             return true;
@@ -52,7 +53,9 @@ impl Peer {
     /// Nothing is owed in either direction.
     fn is_done(&self, now: Instant) -> bool {
         match self.closing {
-            Some(by) => now >= by || (self.ended && self.output.unread() == 0),
+            // A reader that pauses in its last answer is waited for as in any other.
+            Some(_) if self.output.unread() > 0 => false,
+            Some(by) => now >= by || self.ended,
             // `work` has been called: what is left of its input is half a request, for ever.
             None => self.ended && self.in_flight == 0 && self.job.is_none() && !self.owes(),
         }
