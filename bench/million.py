@@ -29,13 +29,14 @@ listen = ["127.0.0.1:8080"]
 connects_per_second = 0
 [timeouts]
 # Every client is pinged once in the time they are held.
-heartbeat = "5m"
+heartbeat = "HEARTBEAT"
+heartbeat_max = "1h"
 # The guest has one emulated CPU for both ends: what takes seconds elsewhere takes minutes.
 pong = "2m"
 send = "2m"
 handshake = "2m"
 drain = "10m"
-"""
+""".replace("HEARTBEAT", os.environ.get("MILLION_HEARTBEAT", "5m"))
 
 rows, checks = [], []
 
@@ -175,7 +176,11 @@ def hold(tool, log, before):
     row("connects a second, over all", f"{rate_between(rates, 0.0, 1.0):,.0f}")
     row("of each tenth", ", ".join(f"{rate:,.0f}" for rate in tenths))
     row("of each tenth: CPU of the gateway and of the tool, µs a connect; heartbeats", by_tenths(spent))
-    check("the connect rate is flat (last tenth at least 0.8 of the first)", last >= 0.8 * first, f"{last / first:.2f}")
+    # Heartbeats of those who are there take the same CPU: with more than one to ten connects it is their rate too.
+    if spent[-1][2] > CONNECTIONS / 10:
+        row("connect rate, last tenth of first, beside heartbeats (MILLION_HEARTBEAT=1h: without)", f"{last / first:.2f}")
+    else:
+        check("the connect rate is flat (last tenth at least 0.9 of the first)", last >= 0.9 * first, f"{last / first:.2f}")
     explain(readings[-1], before)
     return readings
 

@@ -5,7 +5,8 @@
 #   bench/million.sh [DEB [CONNECTIONS]]    DEB: the newest in target/debian; CONNECTIONS: 1000000
 #
 # Takes a `run-guest.sh` as tests/vm does (VM_GUEST names it), 12 GB of memory and up to an hour. Both ends are in the
-# guest. MILLION_OUT names a directory for the raw readings; MILLION_UNTIL=held ends when all are up.
+# guest. MILLION_OUT names a directory for the raw readings; MILLION_UNTIL=held ends when all are up. MILLION_HEARTBEAT:
+# 5m; with 1h nobody is pinged while the others connect.
 set -eu
 cd "$(dirname "$0")/.."
 deb=${1:-$(ls -t target/debian/corecast_*.deb 2>/dev/null | head -n 1)}
@@ -23,4 +24,4 @@ cp bench/million.py "$input/"
 memory_mib=$((2500 + connections * 85 / 10000))
 echo "commit $(git rev-parse --short HEAD), $deb"
 "${VM_GUEST:-/work/shared/vm/run-guest.sh}" -i "$input" -o "$out" -m "$memory_mib" -t "${MILLION_SECONDS:-5400}" \
-    "MILLION_UNTIL=${MILLION_UNTIL:-} python3 -u million.py $connections"
+    "MILLION_UNTIL=${MILLION_UNTIL:-} MILLION_HEARTBEAT=${MILLION_HEARTBEAT:-5m} python3 -u million.py $connections"
