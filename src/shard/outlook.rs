@@ -208,6 +208,8 @@ impl<'s> Outlook<'s> {
     }
 
     /// As `gather`, for a connection that needs just what the one before it did.
+    // As a call it takes 45 instructions a delivery more, of 490 (callgrind): left alone, chance decides.
+    #[inline(always)]
     pub(super) fn gather_again(
         &self,
         index: u32,
@@ -293,7 +295,10 @@ impl<'s> Outlook<'s> {
                 plan.more = true;
                 return false;
             } else {
-                accepted = accepted.or(entry.accepted());
+                // The first is the oldest. A test and no copy: a send to one who lags holds many.
+                if plan.messages == 0 {
+                    accepted = entry.accepted();
+                }
                 plan.messages += 1;
             }
             through = entry.seq();
