@@ -11,7 +11,8 @@ use super::failure::Failure;
 use super::table::{age, aligned, bytes_text, counted, grouped, listed};
 use super::{Gateway, print_json};
 use crate::connections::{Filter, Listing, Query, Row};
-use crate::control::command::{Answer, Command, TopicAnswer};
+use crate::control::command::{Answer, Command, TopicAnswer, TopicsQuery};
+use crate::control::topics::LIMIT_MAX;
 use crate::message::{Topic, UserId};
 
 /// `corecast who`
@@ -71,16 +72,36 @@ fn presence_text(user: &UserId, connections: &[Row], now: Duration) -> String {
 /// Lists topics with their subscribers.
 pub(super) fn topics(flags: TopicsFlags, gateway: &Gateway, out: &mut dyn Write) -> Result<(), Failure> {
     let one = flags.topic.is_some();
-    let command = flags.topic.map_or(Command::Topics, Command::Topic);
-    let Answer::Topics(mut topics) = gateway.ask(&command)? else { return Err(Failure::Answer) };
+    let topics = match flags.topic {
+        Some(topic) => match gateway.ask(&Command::Topic(topic))? {
+            Answer::Topics(topics) => topics,
+            _ => return Err(Failure::Answer),
+        },
+        None => all_topics(gateway)?,
+    };
     if flags.json {
         return match topics.first() {
             Some(topic) if one => print_json(out, topic),
             _ => print_json(out, &json!({ "topics": topics })),
         };
     }
-    topics.sort_by(|a, b| a.topic.cmp(&b.topic));
     write!(out, "{}", topics_text(&topics)).map_err(Failure::Output)
+}
+
+/// Every topic with a subscriber, by name.
+pub(super) fn all_topics(gateway: &Gateway) -> Result<Vec<TopicAnswer>, Failure> {
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let query = TopicsQuery { after, limit: Some(LIMIT_MAX) };
+        let Answer::TopicsPage(page) = gateway.ask(&Command::TopicsPage(query))? else {
+            return Err(Failure::Answer);
+        };
+        all.extend(page.topics);
+        after = page.next;
+        if after.is_none() {
+            return Ok(all);
+        }
+    }
 }
 
 fn topics_text(topics: &[TopicAnswer]) -> String {

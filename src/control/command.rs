@@ -77,7 +77,7 @@ pub enum Command {
         /// From what.
         topic: Topic,
     },
-    /// All topics with subscribers: `Answer::Topics`.
+    /// The first 10,000 topics with subscribers, by name: `Answer::Topics`. Where there may be more: `TopicsPage`.
     Topics,
     /// One topic: `Answer::Topics` with one entry.
     Topic(Topic),
@@ -118,6 +118,17 @@ pub enum Command {
         /// The interval in milliseconds, 100 to 3,600,000.
         every_ms: u64,
     },
+    /// A page of the topics with subscribers, by name: `Answer::TopicsPage`.
+    TopicsPage(TopicsQuery),
+}
+
+/// A page of topics, as asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicsQuery {
+    /// Those behind this name; from the first on unless given.
+    pub after: Option<Topic>,
+    /// How many at most: 1 to 10,000; 1,000 unless given.
+    pub limit: Option<u32>,
 }
 
 /// Which events a reader wants: those that pass all of it.
@@ -185,7 +196,7 @@ pub enum Answer {
     Closed(u64),
     /// How many connections were bound or unbound.
     Bound(u64),
-    /// Topics and subscribers over all shards.
+    /// Topics over all shards, by name.
     Topics(Vec<TopicAnswer>),
     /// The counters.
     Stats(Box<Stats>),
@@ -214,6 +225,17 @@ pub enum Answer {
     Sessions(Vec<Session>),
     /// The dump is complete.
     SessionsEnd(SessionsEnd),
+    /// A page of topics.
+    TopicsPage(TopicsPage),
+}
+
+/// A page of topics over all shards, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicsPage {
+    /// Each with what was counted while the page was gathered.
+    pub topics: Vec<TopicAnswer>,
+    /// The last of them, to go on `after`; `None` where the list ends.
+    pub next: Option<Topic>,
 }
 
 /// What is logged.

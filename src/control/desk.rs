@@ -19,6 +19,7 @@ use super::scans::Scans;
 use super::sequencer::{Outcome, Sequencer};
 use super::tally::{RequestKind, RequestResult, Tally};
 use super::tickets;
+use super::topics::TopicLists;
 use super::trace::Traces;
 use crate::config::{Config, LogFilter};
 use crate::message::{ConnId, UserId};
@@ -71,6 +72,8 @@ pub struct Desk {
     pub traces: Traces,
     /// Lists and dumps of connections.
     pub scans: Scans,
+    /// Lists of topics.
+    pub topic_lists: TopicLists,
     /// Clients of the control socket.
     pub clients: u64,
     /// Clients of the admin listener.
@@ -109,6 +112,7 @@ impl Desk {
             drain,
             traces,
             scans,
+            topic_lists: TopicLists::default(),
             clients,
             admin_clients,
             gatekeeper,
@@ -145,7 +149,8 @@ impl Desk {
             Command::Unbind { user, topic } => {
                 self.ask_owner(&user.clone(), Request::Unbind { user, topic }, waiter)
             }
-            Command::Topics => self.sequencer.ask_all(Request::Topics, waiter),
+            Command::Topics => self.topic_lists.begin_first(waiter),
+            Command::TopicsPage(query) => self.topic_lists.begin(query, waiter),
             Command::Topic(topic) => self.sequencer.ask_all(Request::Topic(topic), waiter),
             Command::Stats => self.sequencer.ask_all(Request::Stats, waiter),
             Command::StatsEvery { every_ms } => return stats_every(every_ms),
@@ -227,7 +232,7 @@ impl Desk {
                 Err(CommandError::new(ErrorCode::NotFound, "no connection has this id, or none any more"))
             }
             Outcome::Traced(_) => unreachable!("a trace is answered by its stream"),
-            Outcome::Done | Outcome::Found(_) => {
+            Outcome::Done | Outcome::Found(_) | Outcome::TopicsFound(_) => {
                 unreachable!("no command of a client is answered by nothing or by a step")
             }
         }

@@ -3,15 +3,15 @@
 //!
 //! A slab with generations: no allocation per push, and a reply to an inquiry long gone finds nobody.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::command::{Answer, TopicAnswer};
+use super::command::TopicAnswer;
 use super::scans::ScanId;
+use super::topics::ListId;
 use super::trace::Begun;
 use crate::connections::{Detail, Found};
 use crate::message::{Position, Topic};
-use crate::shard::mailbox::{Inquiry, Presence, Reply};
+use crate::shard::mailbox::{Inquiry, Presence, Reply, TopicCount, TopicsFound};
 use crate::stats::ShardStats;
 
 /// Names one client of the control socket; a stale one finds nobody.
@@ -47,6 +47,8 @@ pub enum Waiter {
     Nobody,
     /// A scan over the shards' connections.
     Scan(ScanId),
+    /// A list of topics.
+    Topics(ListId),
 }
 
 /// Names one running batch.
@@ -68,8 +70,8 @@ pub enum Gathering {
     Closed,
     /// `Answer::Bound`
     Bound,
-    /// `Answer::Topics`
-    Topics(HashMap<Topic, TopicSum>),
+    /// `Answer::Topics` with this one.
+    Topic(Topic, TopicSum),
     /// `Answer::Stats`, for the desk to complete.
     Stats(Vec<ShardStats>),
     /// A trace that begins.
@@ -78,6 +80,8 @@ pub enum Gathering {
     Done,
     /// What a step of a scan found.
     Found(Option<Found>),
+    /// What a step of a list of topics found.
+    TopicsFound(Option<TopicsFound>),
     /// `Answer::Connection`, or nobody.
     Detail(Option<Box<Detail>>),
 }
@@ -117,13 +121,8 @@ impl Pending {
         match (reply, &mut self.gathering) {
             (Reply::Delivered(n) | Reply::Closed(n) | Reply::Bound(n), _) => self.sum += u64::from(n),
             (Reply::Presence(mut here), Gathering::Presence(all)) => all.append(&mut here),
-            (Reply::Topics(here), Gathering::Topics(all)) => {
-                for count in here {
-                    let sum = all.entry(count.topic).or_default();
-                    sum.connections += count.connections;
-                    (sum.seq, sum.pushes) = (sum.seq.max(count.seq), sum.pushes.max(count.pushes));
-                }
-            }
+            (Reply::Topic(here), Gathering::Topic(_, sum)) => here.iter().for_each(|count| sum.add(count)),
+            (Reply::TopicsFound(here), Gathering::TopicsFound(found)) => *found = Some(here),
             (Reply::Stats(here), Gathering::Stats(all)) => all.push(*here),
             (Reply::Traced(mut here), Gathering::Traced(begun)) => begun.connections.append(&mut here),
             (Reply::Done, _) => {}
@@ -134,17 +133,18 @@ impl Pending {
     }
 }
 
-/// Topics over all shards as an answer, by name.
-pub fn topics_answer(all: HashMap<Topic, TopicSum>, epoch: u32) -> Answer {
-    let mut topics: Vec<_> = all
-        .into_iter()
-        .map(|(topic, TopicSum { connections, seq, pushes })| {
-            let position = (seq > 0).then_some(Position { epoch, seq });
-            TopicAnswer { topic, connections, position, pushes }
-        })
-        .collect();
-    topics.sort_by(|a, b| a.topic.cmp(&b.topic));
-    Answer::Topics(topics)
+impl TopicSum {
+    /// Adds what one shard counts.
+    pub fn add(&mut self, count: &TopicCount) {
+        self.connections += count.connections;
+        (self.seq, self.pushes) = (self.seq.max(count.seq), self.pushes.max(count.pushes));
+    }
+}
+
+/// A topic over all shards as an answer.
+pub fn topic_answer(topic: Topic, sum: &TopicSum, epoch: u32) -> TopicAnswer {
+    let &TopicSum { connections, seq, pushes } = sum;
+    TopicAnswer { topic, connections, position: (seq > 0).then_some(Position { epoch, seq }), pushes }
 }
 
 #[derive(Debug, Default)]

@@ -34,6 +34,7 @@ pub mod socket;
 mod supervision;
 pub mod tally;
 mod tickets;
+pub mod topics;
 mod trace;
 
 use std::io;
@@ -206,8 +207,9 @@ impl Control {
         }
         self.read_counters(now);
         self.deliver(now);
-        let Desk { drain, sequencer, scans, .. } = &mut self.desk;
+        let Desk { drain, sequencer, scans, topic_lists, .. } = &mut self.desk;
         scans.ask(sequencer);
+        topic_lists.ask(sequencer);
         drain.handle_tick(sequencer, now);
         if let Some(supervision) = &mut self.supervision {
             supervision.handle_tick(sequencer, drain, now);
@@ -266,7 +268,8 @@ impl Control {
             || self.adopting.is_some()
             || self.traces_ending
             || self.desk.drain.has_begun()
-            || self.desk.scans.is_held();
+            || self.desk.scans.is_held()
+            || self.desk.topic_lists.is_held();
         let ticks = waits || peers.any(Peer::wants_ticks);
         let now = Instant::now();
         let supervision = self.supervision.as_ref().map(|supervision| supervision.due_in(now));
@@ -436,6 +439,12 @@ impl Control {
                         self.tell_scanned(waiter, told, now);
                     }
                 }
+                (Waiter::Topics(list), Outcome::TopicsFound(found)) => {
+                    let Desk { topic_lists, sequencer, .. } = &mut self.desk;
+                    if let Some((waiter, answer)) = topic_lists.take(list, found, sequencer) {
+                        self.tell_scanned(waiter, Told::Answer(answer), now);
+                    }
+                }
                 (Waiter::Client { client, correlation }, outcome) => {
                     let slot = &mut self.peers[client.index as usize];
                     if let Some(peer) = slot.peer.as_mut().filter(|peer| peer.id() == client) {
@@ -448,7 +457,8 @@ impl Control {
                     | Waiter::Readers
                     | Waiter::Batch(_)
                     | Waiter::Nobody
-                    | Waiter::Scan(_),
+                    | Waiter::Scan(_)
+                    | Waiter::Topics(_),
                     _,
                 ) => {}
             }
@@ -483,6 +493,7 @@ impl Control {
             peer.flush(now);
             if !peer.handle_tick(now) {
                 self.desk.scans.forget(peer.id());
+                self.desk.topic_lists.forget(peer.id());
                 // Dropping the socket ends the watch, too.
                 *slot = Slot { generation: slot.generation.wrapping_add(1), ..Slot::default() };
                 continue;

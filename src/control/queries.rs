@@ -1,4 +1,4 @@
-//! The query string of `GET /v1/connections`: which connections, in which order, how many.
+//! The query strings of `GET /v1/connections` and `GET /v1/topics`: which, in which order, how many.
 //!
 //! Pure. What nobody knows is refused by name, so that a misspelt filter does not list everybody.
 
@@ -6,20 +6,48 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::command::{CommandError, ErrorCode};
+use super::command::{CommandError, ErrorCode, TopicsQuery};
 use crate::config::ByteSize;
 use crate::connections::Query;
 use crate::wire::request::query_decode;
 
-/// What may be asked.
+/// What may be asked of connections.
 const ARGUMENTS: &str =
     "user, topic, transport, remote, lag_above, idle_above, age_above, sort, limit, after";
 
-/// Reads the query string; an argument without a value is as if it were not there.
+/// What may be asked of topics.
+const TOPICS_ARGUMENTS: &str = "limit, after";
+
+/// The arguments of `GET /v1/connections`; an argument without a value is as if it were not there.
 ///
 /// Errors: `bad_request`, with the argument's name: unknown, given twice, or with a value that it cannot have.
 pub fn connections(text: &str) -> Result<Query, CommandError> {
-    let (mut query, mut seen) = (Query::default(), Vec::new());
+    let mut query = Query::default();
+    each(text, ARGUMENTS, |name, value| take(&mut query, name, value))?;
+    Ok(query)
+}
+
+/// The arguments of `GET /v1/topics`. Errors: as `connections`.
+pub fn topics(text: &str) -> Result<TopicsQuery, CommandError> {
+    let mut query = TopicsQuery::default();
+    each(text, TOPICS_ARGUMENTS, |name, value| {
+        match name {
+            "limit" => query.limit = Some(parse(name, value)?),
+            "after" => query.after = Some(parse(name, value)?),
+            _ => return unknown(name, TOPICS_ARGUMENTS),
+        }
+        Ok(())
+    })?;
+    Ok(query)
+}
+
+/// Takes each argument of `text` that has a value, decoded, with its name.
+fn each(
+    text: &str,
+    arguments: &str,
+    mut take: impl FnMut(&str, &str) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
+    let mut seen = Vec::new();
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (Some(name), Some(value)) = (query_decode(name), query_decode(value)) else {
@@ -29,13 +57,13 @@ pub fn connections(text: &str) -> Result<Query, CommandError> {
             return refuse(format!("{name} is given twice"));
         }
         if !value.is_empty() {
-            take(&mut query, &name, &value)?;
-        } else if !ARGUMENTS.split(", ").any(|known| known == name) {
-            return unknown(&name);
+            take(&name, &value)?;
+        } else if !arguments.split(", ").any(|known| known == name) {
+            return unknown(&name, arguments);
         }
         seen.push(name);
     }
-    Ok(query)
+    Ok(())
 }
 
 fn take(query: &mut Query, name: &str, value: &str) -> Result<(), CommandError> {
@@ -51,7 +79,7 @@ fn take(query: &mut Query, name: &str, value: &str) -> Result<(), CommandError> 
         "sort" => query.sort = parse(name, value)?,
         "limit" => query.limit = Some(parse(name, value)?),
         "after" => query.after = Some(parse(name, value)?),
-        _ => return unknown(name),
+        _ => return unknown(name, ARGUMENTS),
     }
     Ok(())
 }
@@ -66,8 +94,8 @@ fn milliseconds(name: &str, value: &str) -> Result<u64, CommandError> {
     Ok(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn unknown<T>(name: &str) -> Result<T, CommandError> {
-    refuse(format!("no such argument: {name:?}; there are {ARGUMENTS}"))
+fn unknown<T>(name: &str, arguments: &str) -> Result<T, CommandError> {
+    refuse(format!("no such argument: {name:?}; there are {arguments}"))
 }
 
 fn refuse<T>(message: String) -> Result<T, CommandError> {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::command::{
     Answer, BatchAnswer, Command, CommandError, DrainProgress, ErrorCode, EventFilter, Push, Stats,
-    TopicAnswer,
+    TopicsPage,
 };
 use super::http::{self, Request};
 use super::{chunked, log_levels, metrics, push, queries, tickets};
@@ -92,7 +92,9 @@ pub fn route(request: Request) -> Result<Route, Refused> {
             let (code, reason) = close_arguments(&request)?;
             Ok(Route::Command(Command::KickConnection { connection, code, reason }, Shape::Plain))
         }
-        (_, ["v1", "topics"]) => Ok(Route::Command(Command::Topics, Shape::Plain)),
+        (_, ["v1", "topics"]) => {
+            Ok(Route::Command(Command::TopicsPage(queries::topics(&request.query)?), Shape::Plain))
+        }
         (_, ["v1", "topics", topic]) => {
             Ok(Route::Command(Command::Topic(push::topic(topic)?), Shape::OneTopic))
         }
@@ -276,7 +278,9 @@ fn plain_json(answer: &Answer) -> serde_json::Value {
         Answer::Batch(batch) => batch_json(batch),
         Answer::Closed(closed) => json!({ "closed": closed }),
         Answer::Bound(connections) => json!({ "connections": connections }),
-        Answer::Topics(topics) => topics_json(topics),
+        Answer::Topics(topics) => json!({ "topics": topics }),
+        Answer::TopicsPage(TopicsPage { topics, next: None }) => json!({ "topics": topics }),
+        Answer::TopicsPage(page) => json!(page),
         Answer::Presence(connections) => json!({ "connections": connections }),
         Answer::Stats(stats) => stats_json(stats),
         Answer::Event(line) | Answer::Step(line) => json!(line),
@@ -308,10 +312,6 @@ pub fn session_lines(sessions: &[Session], end: Option<&SessionsEnd>, output: &m
 
 fn batch_json(batch: &BatchAnswer) -> serde_json::Value {
     json!(batch)
-}
-
-fn topics_json(topics: &[TopicAnswer]) -> serde_json::Value {
-    json!({ "topics": topics })
 }
 
 /// One line of a drain's progress, without its end.

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use super::batches::Batches;
 use super::command::{Answer, CommandError, ErrorCode, Push, Pushed};
-use super::inquiries::{BatchId, Gathering, Inquiries, Pending, Waiter, topics_answer};
+use super::inquiries::{BatchId, Gathering, Inquiries, Pending, TopicSum, Waiter, topic_answer};
 use super::keys::{Keys, Known};
 use super::push;
 use super::trace::Begun;
 use crate::connections::{Detail, Found};
 use crate::message::{Message, Position, Target};
-use crate::shard::mailbox::{Gate, Inquiry, Letter, Mailbox, Owner, Reply, Request};
+use crate::shard::mailbox::{Gate, Inquiry, Letter, Mailbox, Owner, Reply, Request, TopicsFound};
 use crate::stats::ShardStats;
 use crate::wire::websocket;
 
@@ -48,6 +48,8 @@ pub enum Outcome {
     Done,
     /// What a step of a scan found.
     Found(Found),
+    /// What a step of a list of topics found.
+    TopicsFound(TopicsFound),
     /// One connection, unless nobody has that id.
     Detail(Option<Box<Detail>>),
 }
@@ -331,8 +333,8 @@ impl Sequencer {
             Request::Presence(_) => Gathering::Presence(Vec::new()),
             Request::KickUser { .. } | Request::KickConnection { .. } => Gathering::Closed,
             Request::Bind { .. } | Request::Unbind { .. } => Gathering::Bound,
-            Request::Topics => Gathering::Topics(Default::default()),
-            Request::Topic(topic) => Gathering::Topics([(topic.clone(), Default::default())].into()),
+            Request::Topics(_) => Gathering::TopicsFound(None),
+            Request::Topic(topic) => Gathering::Topic(topic.clone(), TopicSum::default()),
             Request::Stats => Gathering::Stats(Vec::new()),
             Request::Trace { trace, of, .. } => {
                 Gathering::Traced(Begun { trace: *trace, of: of.clone(), connections: Vec::new() })
@@ -380,7 +382,10 @@ impl Sequencer {
             Gathering::Presence(all) => Outcome::Answer(Answer::Presence(all)),
             Gathering::Closed => Outcome::Answer(Answer::Closed(sum)),
             Gathering::Bound => Outcome::Answer(Answer::Bound(sum)),
-            Gathering::Topics(all) => Outcome::Answer(topics_answer(all, self.epoch)),
+            Gathering::Topic(topic, sum) => {
+                Outcome::Answer(Answer::Topics(vec![topic_answer(topic, &sum, self.epoch)]))
+            }
+            Gathering::TopicsFound(found) => found.map_or(Outcome::Done, Outcome::TopicsFound),
             Gathering::Stats(mut all) => {
                 all.sort_by_key(|stats| stats.shard);
                 Outcome::Stats(all)

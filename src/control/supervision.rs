@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn issue_5_a_shard_with_a_full_mailbox_that_turns_is_alive() {
         let (mut sequencer, shards) = two_shards();
-        sequencer.ask_all(Request::Topics, Waiter::Supervision).expect("there is room for one");
+        sequencer.ask_all(Request::Stats, Waiter::Supervision).expect("there is room for one");
         let (manager, told) = ServiceManager::planted(Some(Duration::from_secs(30)));
         let now = Instant::now();
         let mut supervision = Supervision::begin(manager, &sequencer, now);

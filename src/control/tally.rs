@@ -24,7 +24,7 @@ kinds! {
         Bind = "bind",
         /// `Command::Unbind`.
         Unbind = "unbind",
-        /// `Command::Topics`.
+        /// `Command::Topics` and `Command::TopicsPage`.
         Topics = "topics",
         /// `Command::Topic`.
         Topic = "topic",
@@ -78,7 +78,7 @@ impl RequestKind {
             Command::KickConnection { .. } => Self::KickConnection,
             Command::Bind { .. } => Self::Bind,
             Command::Unbind { .. } => Self::Unbind,
-            Command::Topics => Self::Topics,
+            Command::Topics | Command::TopicsPage(_) => Self::Topics,
             Command::Topic(_) => Self::Topic,
             Command::Stats | Command::StatsEvery { .. } => Self::Stats,
             Command::Events { .. } | Command::EventsWhere(_) => Self::Events,

@@ -6,10 +6,10 @@ use super::Shard;
 use super::conn::{NONE, State, Table, flag};
 use super::ending::Answer;
 use super::life::life;
-use super::mailbox::{Act, Letter, Party, Presence, Reply, Report, Request, TopicCount};
+use super::mailbox::{Act, Letter, Party, Presence, Reply, Report, Request};
 use super::opening::transport_name;
 use super::tape::{ChainId, EVERYBODY};
-use super::topics::{TopicId, Topics};
+use super::topics::Topics;
 use crate::message::{ConnId, Message, Position, Target, Topic, UserId};
 use crate::ring::Token;
 use crate::stats::CloseReason;
@@ -176,10 +176,8 @@ impl Shard {
             }
             Request::Bind { user, topic } => Reply::Bound(self.bind(&user, &topic)),
             Request::Unbind { user, topic } => Reply::Bound(self.unbind(&user, &topic)),
-            Request::Topics => Reply::Topics(self.topics.iter().map(|id| self.topic_count(id)).collect()),
-            Request::Topic(topic) => {
-                Reply::Topics(self.topics.id(&topic).map(|id| self.topic_count(id)).into_iter().collect())
-            }
+            Request::Topics(step) => Reply::TopicsFound(self.look_at_topics(&step)),
+            Request::Topic(topic) => Reply::Topic(self.topics.id(&topic).map(|id| self.topic_count(id))),
             Request::Stats => Reply::Stats(Box::new(self.snapshot())),
             Request::Drain { within_ms } => {
                 self.begin_drain(within_ms);
@@ -277,15 +275,6 @@ impl Shard {
     pub(super) fn unsubscribe_from(&mut self, index: u32, topics: &[Topic]) {
         let ended: Vec<&Topic> = topics.iter().filter(|topic| self.unsubscribe(index, topic)).collect();
         self.tell_unsubscribed(index, Party::Client, || ended.into_iter().cloned().collect());
-    }
-
-    fn topic_count(&self, id: TopicId) -> TopicCount {
-        TopicCount {
-            topic: self.topics.name(id).clone(),
-            connections: self.topics.members(id).len() as u64,
-            seq: self.tape.newest_seq(self.topics.chain(id)),
-            pushes: self.topics.pushes(id),
-        }
     }
 }
 

@@ -85,9 +85,9 @@ pub enum Request {
         /// From what.
         topic: Topic,
     },
-    /// Every topic with a subscriber: `Reply::Topics`.
-    Topics,
-    /// One topic, present or not: `Reply::Topics` with at most one entry.
+    /// Look at some topics, to list them: `Reply::TopicsFound`.
+    Topics(TopicsStep),
+    /// One topic, present or not: `Reply::Topic`.
     Topic(Topic),
     /// `Reply::Stats`.
     Stats,
@@ -129,8 +129,10 @@ pub enum Reply {
     Closed(u32),
     /// How many connections were bound or unbound.
     Bound(u32),
-    /// Topics and their subscribers here.
-    Topics(Vec<TopicCount>),
+    /// One topic and its subscribers here; `None` where it is not known.
+    Topic(Option<TopicCount>),
+    /// Topics, and where the look goes on.
+    TopicsFound(TopicsFound),
     /// A snapshot of the counters.
     Stats(Box<ShardStats>),
     /// Nothing to tell.
@@ -171,6 +173,26 @@ pub struct TopicCount {
     pub seq: u64,
     /// Pushes to it since the shard has known it, wrapping.
     pub pushes: u32,
+}
+
+/// One step of a list of topics: what is asked of a shard.
+#[derive(Clone, Debug, Default)]
+pub struct TopicsStep {
+    /// Where to go on: `TopicsFound::next` of the step before, at first 0.
+    pub from: u32,
+    /// Only those behind this name.
+    pub after: Option<Topic>,
+    /// Nobody wants what comes behind this name.
+    pub bound: Option<Topic>,
+}
+
+/// What a step found.
+#[derive(Clone, Debug)]
+pub struct TopicsFound {
+    /// Those with a subscriber, in no order.
+    pub topics: Vec<TopicCount>,
+    /// Where the look goes on; `None` where it has seen all.
+    pub next: Option<u32>,
 }
 
 /// From a shard to control.

@@ -107,11 +107,13 @@ impl Topics {
         self.record(id).pushes
     }
 
-    /// Every topic with a subscriber.
-    pub fn iter(&self) -> impl Iterator<Item = TopicId> {
-        let is_subscribed = |record: &Option<Record>| record.as_ref().is_some_and(|r| !r.members.is_empty());
-        let records = self.records.iter().enumerate();
-        records.filter(move |(_, record)| is_subscribed(record)).map(|(id, _)| id as TopicId)
+    /// Those with a subscriber among the `count` topics from number `from` on, and where it goes on.
+    pub fn some(&self, from: TopicId, count: usize) -> (impl Iterator<Item = TopicId>, Option<TopicId>) {
+        let from = (from as usize).min(self.records.len());
+        let end = self.records.len().min(from + count);
+        let records = self.records[from..end].iter().zip(from as TopicId..);
+        let subscribed = records.filter(|(record, _)| record.as_ref().is_some_and(|r| !r.members.is_empty()));
+        (subscribed.map(|(_, id)| id), (end < self.records.len()).then_some(end as TopicId))
     }
 
     /// What slot `index` is subscribed to, in the order of subscribing.

@@ -13,7 +13,8 @@ use corecast::connections::{Found, Key, ListingStep, Place, Row, Sort, Transport
 use corecast::control::{self, Parts, Shards, Signal};
 use corecast::message::{ConnId, Name, Target};
 use corecast::shard::mailbox::{
-    Event, Gate, Happening, Inbox, Letter, Owner, Presence, Reply, Report, Request, TopicCount, mailbox,
+    Event, Gate, Happening, Inbox, Letter, Owner, Presence, Reply, Report, Request, TopicCount, TopicsFound,
+    mailbox,
 };
 use corecast::stats::{CloseReason, ShardStats};
 use glommio::{LocalExecutorBuilder, Placement};
@@ -198,9 +199,11 @@ impl Shard {
                 Reply::Closed(u32::from(connection == presence().id))
             }
             Request::Bind { user, .. } | Request::Unbind { user, .. } => Reply::Bound(u32::from(is_a(&user))),
-            Request::Topics => Reply::Topics(vec![self.topic("t")]),
-            Request::Topic(topic) if topic.as_str() == "t" => Reply::Topics(vec![self.topic("t")]),
-            Request::Topic(_) => Reply::Topics(Vec::new()),
+            Request::Topics(_) => {
+                Reply::TopicsFound(TopicsFound { topics: vec![self.topic("t")], next: None })
+            }
+            Request::Topic(topic) if topic.as_str() == "t" => Reply::Topic(Some(self.topic("t"))),
+            Request::Topic(_) => Reply::Topic(None),
             Request::Stats => Reply::Stats(Box::new(ShardStats {
                 shard: self.number,
                 connections: self.clients,

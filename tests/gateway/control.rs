@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::harness::guest::Guest;
 use crate::harness::http::read_to_end;
 use crate::harness::websocket::{TEXT, connect, frame, reset};
-use crate::harness::{DEADLINE, Gateway};
+use crate::harness::{DEADLINE, Gateway, stdout};
 
 #[test]
 fn contract_3_a_peer_that_allow_uids_does_not_name_is_refused_over_both_protocols() {
@@ -190,6 +190,39 @@ fn contract_3_topics_tells_subscribers_over_all_shards_pushes_and_the_newest_pos
     assert!(topics.contains(&topic));
     let nobody = gateway.get("/v1/topics/nobody");
     assert_eq!(nobody, json!({"topic": "nobody", "connections": 0, "position": null, "pushes": 0}));
+}
+
+#[test]
+fn issue_7_topics_are_listed_by_name_a_page_at_a_time_and_corecast_topics_lists_all() {
+    let gateway = Gateway::start(&[]);
+    let name = |number: usize| format!("t{number:05}");
+    // More than one page of the command line, and on every shard.
+    let names: Vec<String> = (0..12_000).map(name).collect();
+    let _clients: Vec<_> =
+        names.chunks(100).map(|topics| gateway.raw(&format!("topics={}", topics.join(",")))).collect();
+    let _again = gateway.raw(&format!("user={}&topics=t00001", gateway.user_on(0)));
+    let _and_again = gateway.raw(&format!("user={}&topics=t00001", gateway.user_on(1)));
+    let listed = |page: &Value| -> Vec<String> {
+        page["topics"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|topic| topic["topic"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let page = gateway.get("/v1/topics");
+    assert_eq!((listed(&page), &page["next"]), (names[..1000].to_vec(), &json!("t00999")));
+    assert_eq!(page["topics"][1]["connections"], 3);
+    let page = gateway.get("/v1/topics?limit=2&after=t00999");
+    assert_eq!((listed(&page), &page["next"]), (names[1000..1002].to_vec(), &json!("t01001")));
+    let page = gateway.get("/v1/topics?after=t11997");
+    assert_eq!((listed(&page), page.get("next")), (names[11_998..].to_vec(), None));
+    for bad in ["limit=0", "limit=10001", "limit=x", "after=a%20b", "sort=pushes", "limit=1&limit=2"] {
+        let refusal = gateway.control("GET", &format!("/v1/topics?{bad}"), "", b"").refusal();
+        assert_eq!(refusal, (400, "bad_request".to_owned()), "{bad}");
+    }
+    let all: Value = serde_json::from_str(stdout(&gateway.cli(&["topics", "--json"]))).unwrap();
+    assert_eq!(listed(&all), names);
 }
 
 #[test]

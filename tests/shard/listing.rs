@@ -1,5 +1,6 @@
 //! How a shard lists its connections: in short steps that leave nobody out (issue 7).
 
+use std::collections::BTreeSet;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use corecast::connections::{
     Budget, Detail, Filter, Found, ListingStep, Place, Query, Reason, Row, Sort, State, Transport,
 };
 use corecast::message::ConnId;
-use corecast::shard::mailbox::{Reply, Request};
+use corecast::shard::mailbox::{Reply, Request, TopicsFound, TopicsStep};
 use rustix::net::sockopt::set_socket_linger;
 
 use crate::by_hand::{ByHand, read_more};
@@ -44,6 +45,16 @@ fn of_user(user: &str) -> Query {
 
 fn websockets(shard: &mut ByHand, count: usize, target: &str) -> Vec<TcpStream> {
     (0..count).map(|_| shard.websocket(target)).collect()
+}
+
+fn topics(shard: &mut ByHand, step: TopicsStep) -> (BTreeSet<String>, Option<u32>) {
+    let Reply::TopicsFound(TopicsFound { topics, next }) = shard.ask(Request::Topics(step)) else {
+        panic!("no answer to a look at topics")
+    };
+    let count = topics.len();
+    let names: BTreeSet<_> = topics.into_iter().map(|count| count.topic.to_string()).collect();
+    assert_eq!(names.len(), count, "one twice");
+    (names, next)
 }
 
 /// Ends it at once, so that no slot waits for its end.
@@ -226,4 +237,31 @@ fn rule_7_the_detail_of_a_connection_that_has_gone_is_nothing_though_its_slot_is
     assert_eq!(detail(&mut shard, 0, 0), None);
     assert_eq!(detail(&mut shard, 0, 1).map(|seen| seen.row.user), Some("b".parse().ok()));
     assert_eq!(detail(&mut shard, 1, 0), None);
+}
+
+#[test]
+fn issue_7_topics_are_looked_at_in_short_steps_each_once_and_only_between_after_and_bound() {
+    let mut shard = ByHand::start(|_| {});
+    let name = |number: usize| format!("t{number:04}");
+    let of_client = |client: usize| (0..100).map(|n| name(client * 100 + n)).collect::<Vec<_>>().join(",");
+    let _clients: Vec<_> =
+        (0..25).map(|client| shard.websocket(&format!("/ws?topics={}", of_client(client)))).collect();
+    let mut step = TopicsStep::default();
+    let (mut names, mut steps) = (BTreeSet::new(), 0);
+    loop {
+        let (mut found, next) = topics(&mut shard, step.clone());
+        assert!(found.len() <= 2048);
+        names.append(&mut found);
+        steps += 1;
+        let Some(next) = next else { break };
+        step.from = next;
+    }
+    assert_eq!((names, steps), ((0..2500).map(name).collect(), 2));
+    let (after, bound) = (name(10).parse().ok(), name(20).parse().ok());
+    let (names, next) = topics(&mut shard, TopicsStep { from: 0, after, bound });
+    assert_eq!((names, next), ((11..=20).map(name).collect(), Some(2048)));
+    assert_eq!(
+        topics(&mut shard, TopicsStep { from: 9999, ..TopicsStep::default() }),
+        (BTreeSet::new(), None)
+    );
 }

@@ -266,7 +266,7 @@ fn topics_are_added_up_over_the_shards_and_the_newest_position_and_the_most_push
     for (shard, seq, pushes) in [(0, 5, 7), (1, 3, 9)] {
         let Some(Letter::Ask { inquiry, .. }) = gateway.inboxes[shard].letter() else { panic!("asked") };
         let count = TopicCount { topic: name("t"), connections: 10, seq, pushes };
-        gateway.sequencer.handle_reply(inquiry, Reply::Topics(vec![count]));
+        gateway.sequencer.handle_reply(inquiry, Reply::Topic(Some(count)));
     }
     let (_, outcome) = gateway.sequencer.poll_answer().expect("finished");
     let Outcome::Answer(Answer::Topics(topics)) = outcome else { panic!("{outcome:?} is no list") };

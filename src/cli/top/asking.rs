@@ -9,6 +9,7 @@ use std::{io, thread};
 use super::consumers::{self, Consumers, SORTS};
 use super::topics::{HotTopic, TopicCounts};
 use crate::cli::Gateway;
+use crate::cli::ask::all_topics;
 use crate::cli::failure::Failure;
 use crate::client::{Client, ClientError};
 use crate::connections::Sort;
@@ -133,27 +134,23 @@ impl Asking {
         if stats.shards.iter().map(|shard| shard.topics).sum::<u64>() > TOPICS_MAX {
             return Ok(());
         }
-        match self
-            .gateway
-            .connect()
-            .and_then(|mut client| client.call(&Command::Topics).map_err(|error| self.gone(error)))?
-        {
-            Answer::Topics(topics) => {
-                self.topics = Some(Arc::new(self.counts.take(topics, Instant::now())));
-                Ok(())
-            }
-            _ => Err(Failure::Answer),
-        }
+        let topics = all_topics(&self.gateway).map_err(gone)?;
+        self.topics = Some(Arc::new(self.counts.take(topics, Instant::now())));
+        Ok(())
     }
 
-    /// A gateway that ends under the screen is none that answers: contract section 4, status 3.
     fn gone(&self, error: ClientError) -> Failure {
-        match self.gateway.failed(error) {
-            Failure::Broken { socket, error } => {
-                let error = io::Error::new(io::ErrorKind::ConnectionRefused, error);
-                Failure::Unreachable { socket, error }
-            }
-            other => other,
+        gone(self.gateway.failed(error))
+    }
+}
+
+/// A gateway that ends under the screen is none that answers: contract section 4, status 3.
+fn gone(failure: Failure) -> Failure {
+    match failure {
+        Failure::Broken { socket, error } => {
+            let error = io::Error::new(io::ErrorKind::ConnectionRefused, error);
+            Failure::Unreachable { socket, error }
         }
+        other => other,
     }
 }
