@@ -41,6 +41,14 @@ pub fn topics(text: &str) -> Result<TopicsQuery, CommandError> {
     Ok(query)
 }
 
+/// How many a page has, at most, over either protocol. Errors: `bad_request` for none, and for more than `max`.
+pub fn limit(asked: Option<u32>, default: u32, max: u32) -> Result<u32, CommandError> {
+    match asked.unwrap_or(default) {
+        limit if (1..=max).contains(&limit) => Ok(limit),
+        limit => refuse(format!("limit must be 1 to {max}, not {limit}")),
+    }
+}
+
 /// Takes each argument of `text` that has a value, decoded, with its name.
 fn each(
     text: &str,

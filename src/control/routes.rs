@@ -278,8 +278,9 @@ fn plain_json(answer: &Answer) -> serde_json::Value {
         Answer::Batch(batch) => batch_json(batch),
         Answer::Closed(closed) => json!({ "closed": closed }),
         Answer::Bound(connections) => json!({ "connections": connections }),
-        Answer::Topics(topics) => json!({ "topics": topics }),
-        Answer::TopicsPage(TopicsPage { topics, next: None }) => json!({ "topics": topics }),
+        Answer::Topics(topics) | Answer::TopicsPage(TopicsPage { topics, next: None }) => {
+            json!({ "topics": topics })
+        }
         Answer::TopicsPage(page) => json!(page),
         Answer::Presence(connections) => json!({ "connections": connections }),
         Answer::Stats(stats) => stats_json(stats),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::command::{Answer, CommandError, ErrorCode};
 use super::inquiries::{ClientId, Waiter};
+use super::queries;
 use super::sequencer::Sequencer;
 use crate::connections::{
     Budget, Found, LIMIT_DEFAULT, LIMIT_MAX, ListingStep, Page, Place, Query, Session, SessionsEnd, Sort,
@@ -83,14 +84,11 @@ fn shards(query: &Query, sequencer: &Sequencer) -> (u16, u16) {
 }
 
 fn check(query: &Query) -> Result<u32, CommandError> {
-    let bad = |message: String| Err(CommandError::new(ErrorCode::BadRequest, message));
-    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        return bad(format!("limit must be 1 to {LIMIT_MAX}, not {limit}"));
-    }
+    let limit = queries::limit(query.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
     match query.after {
         Some(after) if after.sort != query.sort => {
-            bad(format!("after is of a list by {}, this one is by {}", after.sort, query.sort))
+            let message = format!("after is of a list by {}, this one is by {}", after.sort, query.sort);
+            Err(CommandError::new(ErrorCode::BadRequest, message))
         }
         _ => Ok(limit),
     }

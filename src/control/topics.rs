@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::command::{Answer, CommandError, ErrorCode, TopicsPage, TopicsQuery};
 use super::inquiries::{ClientId, TopicSum, Waiter, topic_answer};
+use super::queries;
 use super::sequencer::Sequencer;
 use crate::message::Topic;
 use crate::shard::mailbox::{Request, TopicCount, TopicsFound, TopicsStep};
@@ -49,11 +50,7 @@ impl TopicLists {
     /// Begins a page for one request of `waiter`. Errors: `bad_request` for a limit out of range, `busy` when too
     /// many are made.
     pub fn begin(&mut self, query: TopicsQuery, waiter: Waiter) -> Result<(), CommandError> {
-        let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
-        if !(1..=LIMIT_MAX).contains(&limit) {
-            let message = format!("limit must be 1 to {LIMIT_MAX}, not {limit}");
-            return Err(CommandError::new(ErrorCode::BadRequest, message));
-        }
+        let limit = queries::limit(query.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
         self.insert(query.after, limit, false, waiter)
     }
 
@@ -151,9 +148,6 @@ impl TopicPage {
     }
 
     fn take(&mut self, count: TopicCount) {
-        if self.bound().is_some_and(|last| count.topic > last) {
-            return;
-        }
         self.topics.entry(count.topic.clone()).or_default().add(&count);
         if self.topics.len() > self.topics_max {
             self.topics.pop_last();
